@@ -1,0 +1,60 @@
+# `make` lists what there is; the work is done in scripts/.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON_IN_VENV := .venv/bin/python
+export ENGINE PYTHON
+
+# --flag VALUE where the variable has a value; without one the environment, the file and the default decide.
+flag = $(if $($(1)),$(2) "$($(1))")
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: ## make or update .venv; ENGINE=cpu|gpu overrides what the machine has
+	@scripts/setup.sh
+
+.PHONY: setup-dev
+setup-dev: ## the same, with what tests and checks need
+	@scripts/setup.sh --dev
+
+.PHONY: serve
+serve: setup ## serve the demo model; MODEL=hub-id-or-folder HOST= PORT= ENGINE=cpu|gpu ARGS="..."
+	@exec $(PYTHON_IN_VENV) -m server $(call flag,MODEL,--model) $(call flag,HOST,--host) $(call flag,PORT,--port) $(ARGS)
+
+.PHONY: test
+test: setup-dev ## run every test that needs no GPU and no minutes; ARGS="..." goes to pytest
+	@$(PYTHON_IN_VENV) -m pytest -m 'not slow' $(ARGS)
+
+.PHONY: check
+check: setup-dev ## lint and types: Python, shell, container files
+	@scripts/check.sh
+
+.PHONY: lock
+lock: ## solve requirements/*.in into the pinned lists; ARGS=--upgrade takes the newest
+	@scripts/lock.sh $(ARGS)
+
+.PHONY: parity
+parity: setup-dev ## compare our answers with vLLM's own server
+	@$(PYTHON_IN_VENV) -m tests.parity $(ARGS)
+
+.PHONY: startup-bench
+startup-bench: setup ## time the start of the server
+	@$(PYTHON_IN_VENV) -m clients.bench.startup $(ARGS)
+
+.PHONY: demo-train
+demo-train: setup ## train the demo model anew
+	@$(PYTHON_IN_VENV) -m server.demo.train $(ARGS)
+
+.PHONY: demo-eval
+demo-eval: setup ## measure what the demo model knows
+	@$(PYTHON_IN_VENV) -m server.demo.evaluate $(ARGS)
+
+.PHONY: clean
+clean: ## remove .venv, caches and what builds left
+	@rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

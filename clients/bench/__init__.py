@@ -1,0 +1,1 @@
+"""Benches: ours against `vllm serve` on the same engine."""

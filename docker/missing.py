@@ -1,0 +1,32 @@
+#!/usr/bin/env python3
+"""Prints the lines of a pinned list for what an image lacks, or has too old for us: `missing.py pyproject.toml LIST`.
+
+vLLM's image comes with its own environment, tested as it is. What it has stays, and only the rest is added.
+"""
+
+import sys
+import tomllib
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+project, pinned = map(Path, sys.argv[1:])
+ours = [Requirement(text) for text in tomllib.loads(project.read_text())["project"]["dependencies"]]
+accepted = {canonicalize_name(requirement.name): requirement.specifier for requirement in ours}
+
+
+def is_there(name: str) -> bool:
+    """Whether the image has the package, in a version that our code accepts."""
+    try:
+        return version(name) in accepted.get(canonicalize_name(name), SpecifierSet())
+    except PackageNotFoundError:
+        return False
+
+
+pins = [Requirement(line.partition("#")[0]) for line in pinned.read_text().splitlines()]
+for pin in pins:
+    if not is_there(pin.name):
+        print(pin)

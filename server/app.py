@@ -1,0 +1,150 @@
+"""Wires the house together: services, middleware, routes, and what happens from start to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable
+from typing import Protocol
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+
+from server import __version__
+from server.admission.gate import Gate
+from server.admission.keys import KeyRing
+from server.engine.checkpoint import served_names
+from server.engine.protocol import StartupError
+from server.routes import chat, health, models
+from server.routes.middleware import Authentication, BodyLimit, RequestContext, as_api_error
+from server.routes.replies import error_response
+from server.services import Services
+from server.settings import Settings
+from server.startup import MIB, SetUpEngine, bring_up, until_dead
+from server.telemetry.console import Console
+
+log = logging.getLogger(__name__)
+
+EXPOSED_HEADERS = ["x-request-id", "retry-after", "retry-after-ms", "x-should-retry"]
+"""Headers of replies that a browser's OpenAI SDK reads."""
+
+
+class Events(Protocol):
+    """What the process that runs the app wants to be told."""
+
+    def ready(self, services: Services) -> None:
+        """The model is up; requests are taken."""
+
+    def failed(self, title: str, hint: str) -> None:
+        """The model did not come up, or the engine died: the process should end with a failure."""
+
+
+class NoEvents:
+    """For an app that somebody else runs, such as a test."""
+
+    def ready(self, services: Services) -> None: ...
+
+    def failed(self, title: str, hint: str) -> None:
+        log.error("%s %s", title, hint)
+
+
+def create_app(
+    settings: Settings,
+    *,
+    set_up_engine: SetUpEngine,
+    keys: KeyRing | None = None,
+    console: Console | None = None,
+    events: Events | None = None,
+) -> FastAPI:
+    """An ASGI app that begins to start its engine in the background as soon as it runs."""
+    services = Services(
+        settings=settings,
+        keys=key_ring(settings) if keys is None else keys,
+        gate=Gate(settings.max_requests),
+        model_names=served_names(settings.model, settings.served_model_name),
+    )
+    console = console or Console(quiet=True)
+    house = House(services, set_up_engine, console, events or NoEvents())
+    app = FastAPI(title="AIN Server", version=__version__, lifespan=house.lifespan, root_path=settings.root_path)
+    app.state.services = services
+    for room in (chat, models, health):
+        app.include_router(room.router)
+    app.add_exception_handler(HTTPException, _http_error)
+    _add_middleware(app, services)
+    return app
+
+
+def key_ring(settings: Settings) -> KeyRing:
+    """The keys that the settings name.
+
+    Raises:
+        KeysError: a key is too short, named twice, or the file cannot be read.
+    """
+    return KeyRing([key.get_secret_value() for key in settings.api_keys], settings.api_keys_file)
+
+
+def _add_middleware(app: FastAPI, services: Services) -> None:
+    """Innermost first: Starlette wraps each one added around those before."""
+    settings = services.settings
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_mib * MIB, timeout_s=settings.body_timeout_s)
+    app.add_middleware(Authentication, keys=services.keys)
+    app.add_middleware(RequestContext)
+    if settings.cors_origins:  # outermost, so that a browser may read errors too
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["*"],
+            expose_headers=EXPOSED_HEADERS,
+        )
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    return error_response(as_api_error(error))
+
+
+class House:
+    """The life of an app: bring the model up behind the open port, watch it, and put everything away at the end."""
+
+    def __init__(self, services: Services, set_up_engine: SetUpEngine, console: Console, events: Events) -> None:
+        self._services = services
+        self._set_up_engine = set_up_engine
+        self._console = console
+        self._events = events
+
+    @contextlib.asynccontextmanager
+    async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
+        """Serve while the block runs; requests get 503 until the model is up."""
+        life: Callable[[], object] = asyncio.create_task(self._live()).cancel
+        try:
+            yield
+        finally:
+            life()
+            self._services.gate.drain()
+            await self._put_away()
+
+    async def _live(self) -> None:
+        services = self._services
+        try:
+            await bring_up(services, self._console, self._set_up_engine)
+            self._events.ready(services)
+            if services.engine is not None:
+                await until_dead(services.engine)
+            self._events.failed("The engine died.", "Start the server again; the log holds the engine's last words.")
+        except StartupError as error:
+            services.phase = "failed to start"
+            self._events.failed(error.message, error.hint)
+        except Exception as error:
+            log.exception("start-up failed")
+            services.phase = "failed to start"
+            self._events.failed(f"The server did not start: {type(error).__name__}: {error}", "See the log.")
+
+    async def _put_away(self) -> None:
+        if self._services.preparer is not None:
+            await self._services.preparer.aclose()
+        if self._services.engine is not None:
+            await self._services.engine.stop()

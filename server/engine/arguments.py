@@ -1,0 +1,123 @@
+"""Settings to the arguments and the environment of vLLM. Imports no vllm."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from server.engine.device import Device
+from server.engine.processes import logging_to_file
+from server.engine.sizing import Plan, model_facts, plan
+from server.settings import Settings
+
+CPU_KV_CACHE_GIB = 2
+CPU_MAX_SEQS = 64
+CPU_MAX_CONTEXT = 32_768
+
+
+@dataclass(frozen=True, slots=True)
+class VllmArguments:
+    """What the engine is started with, and what a person is told about it."""
+
+    arguments: dict[str, Any]
+    max_pixels: int
+    """The default pixel budget of a picture that this machine and model allow."""
+    notes: tuple[str, ...]
+
+
+def vllm_arguments(settings: Settings, folder: Path, device: Device, max_pixels: int) -> VllmArguments:
+    """Defaults for the device, overridden by what the operator set. `max_pixels` is the model's own limit."""
+    sized = _plan(folder, device, settings, max_pixels)
+    defaults = _gpu_defaults(sized) if sized else _cpu_defaults(folder) if device.kind == "cpu" else {}
+    arguments = {
+        "model": str(folder),
+        "limit_mm_per_prompt": {"image": settings.max_pictures, "video": 0},
+        # The front end hands over finished patches; a second cache of them would only be searched in vain.
+        "mm_processor_cache_gb": 0,
+        **defaults,
+        **_set_by_operator(settings),
+        **settings.engine_args,
+    }
+    budget = settings.max_pixels or (sized.max_pixels if sized else max_pixels)
+    return VllmArguments(arguments, budget, _notes(sized, device))
+
+
+def engine_environment(settings: Settings, device: Device, log_file: Path, scratch: Path) -> dict[str, str]:
+    """What vLLM reads from its environment, in this process and in its own ones.
+
+    `scratch` is a folder for its sockets, short since the path of a socket has at most 107 bytes.
+    """
+    environment = {
+        **logging_to_file(log_file),
+        "VLLM_RPC_BASE_PATH": str(scratch),
+        "VLLM_NO_USAGE_STATS": "1",
+    }
+    if device.kind == "cpu":
+        # The CPU wheel installs no distribution called vllm, from which vLLM would see what it is.
+        environment["VLLM_TARGET_DEVICE"] = "cpu"
+        # vLLM's sampler compiles itself even in eager mode: the first request would wait 10 s for a C++ compiler.
+        environment["TORCH_COMPILE_DISABLE"] = "1"
+        environment["VLLM_CPU_KVCACHE_SPACE"] = str(settings.kv_cache_gib or CPU_KV_CACHE_GIB)
+    return environment
+
+
+def _plan(folder: Path, device: Device, settings: Settings, max_pixels: int) -> Plan | None:
+    if device.kind == "cpu" or not device.memory_gib:
+        return None
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    gpus = settings.tensor_parallel_size * settings.pipeline_parallel_size
+    return plan(model_facts(config, max_pixels), device.memory_gib, gpus)
+
+
+def _gpu_defaults(sized: Plan) -> dict[str, Any]:
+    return {
+        "quantization": sized.quantization,
+        "max_model_len": sized.max_model_len,
+        "max_num_batched_tokens": sized.max_num_batched_tokens,
+        "max_num_seqs": sized.max_num_seqs,
+        "gpu_memory_utilization": sized.gpu_memory_utilization,
+    }
+
+
+def _cpu_defaults(folder: Path) -> dict[str, Any]:
+    """Eager mode saves minutes of compilation; profiling a largest picture on a CPU would cost as much."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    text = config.get("text_config") or config
+    return {
+        "enforce_eager": True,
+        "skip_mm_profiling": True,
+        "max_num_seqs": CPU_MAX_SEQS,
+        "max_model_len": min(text.get("max_position_embeddings", CPU_MAX_CONTEXT), CPU_MAX_CONTEXT),
+    }
+
+
+NAMED = (
+    "dtype",
+    "quantization",
+    "max_model_len",
+    "max_num_seqs",
+    "max_num_batched_tokens",
+    "gpu_memory_utilization",
+    "tensor_parallel_size",
+    "pipeline_parallel_size",
+    "nnodes",
+    "node_rank",
+    "master_addr",
+    "master_port",
+    "distributed_executor_backend",
+    "enforce_eager",
+)
+"""Settings that are vLLM arguments of the same name; None leaves the default."""
+
+
+def _set_by_operator(settings: Settings) -> dict[str, Any]:
+    return {name: value for name in NAMED if (value := getattr(settings, name)) is not None}
+
+
+def _notes(sized: Plan | None, device: Device) -> tuple[str, ...]:
+    if sized is None:
+        return (f"Engine on {device.name}",)
+    warning = () if sized.fits else ("This model does not fit this GPU by the sums above; trying all the same.",)
+    return (f"Engine on {device.name}", *sized.arithmetic, *warning)

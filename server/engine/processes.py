@@ -1,0 +1,76 @@
+"""The engine's processes: how they start, where they write, and that none is left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+import sys
+from collections.abc import Mapping
+from multiprocessing import forkserver, resource_tracker
+from pathlib import Path
+from typing import TextIO
+
+import psutil
+
+ZYGOTE = "server.engine.zygote_preload"
+
+
+def start_zygote(environment: Mapping[str, str]) -> None:
+    """Start the fork server that preloads the engine; returns at once, it imports by itself.
+
+    `environment` is set for this process and all its children. Call it from the main thread: the fork server ends with
+    the thread that started it.
+    """
+    os.environ.update(environment)
+    multiprocessing.set_forkserver_preload([ZYGOTE])
+    forkserver.ensure_running()
+
+
+def redirect_output(log_file: Path) -> TextIO:
+    """Send file descriptors 1 and 2 of this process, and of those it starts, to a file; returns the terminal.
+
+    Whatever torch and vLLM write, Python or C++, then goes to the log and never over what a person sees.
+    """
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    terminal = os.fdopen(os.dup(2), "w", encoding=sys.stderr.encoding, errors="replace")
+    log = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+    return terminal
+
+
+def logging_to_file(log_file: Path) -> dict[str, str]:
+    """The environment that makes vLLM log to a file in every process, instead of to standard output."""
+    config = {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"plain": {"format": "%(asctime)s %(processName)s %(levelname)s %(name)s: %(message)s"}},
+        "handlers": {"file": {"class": "logging.FileHandler", "filename": str(log_file), "formatter": "plain"}},
+        "loggers": {"vllm": {"handlers": ["file"], "level": "INFO", "propagate": False}},
+    }
+    path = log_file.with_suffix(".logging.json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(config), encoding="utf-8")
+    return {"VLLM_LOGGING_CONFIG_PATH": str(path)}
+
+
+def end_all(grace_s: float) -> None:
+    """End every process that descends from this one: ask, wait, then kill.
+
+    All but multiprocessing's resource tracker, which removes shared memory after us and then ends by itself.
+    """
+    tracker = getattr(resource_tracker._resource_tracker, "_pid", None)
+    children = [child for child in psutil.Process().children(recursive=True) if child.pid != tracker]
+    for child in children:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.terminate()
+    _, alive = psutil.wait_procs(children, timeout=grace_s)
+    for child in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
+    psutil.wait_procs(alive, timeout=1)

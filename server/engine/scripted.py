@@ -1,0 +1,107 @@
+"""An engine that follows a script instead of a model: for tests and drills of clients and balancers.
+
+It is never chosen by itself: `ain-serve` reaches it only through the explicit `--engine scripted`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+
+from server.core import EngineState, Event, Finished, FinishReason, GenerationRequest, TextDelta, Usage
+from server.engine.protocol import Report, StartupError
+from server.errors import EngineDied
+
+
+@dataclass(slots=True)
+class Script:
+    """What the engine plays. All times in seconds."""
+
+    words: tuple[str, ...] = ("Scripted", " answer", " \u0645\u0631\u062d\u0628\u0627", ".")
+    """The tokens of one round, played in order."""
+    repeat: int = 1
+    """How many rounds an answer has."""
+    start_delay: float = 0.0
+    """Time that `start` takes."""
+    first_delay: float = 0.0
+    """Time to the first token."""
+    delay: float = 0.0
+    """Time between tokens."""
+    fail_start: bool = False
+    """Let `start` fail."""
+    fail_after: int | None = None
+    """Die after that many tokens of a request; 0 dies before the first."""
+    stall_after: int | None = None
+    """Hang for ever after that many tokens of a request."""
+    max_model_len: int = 4096
+
+
+class ScriptedEngine:
+    """Plays a Script to every request and counts what runs."""
+
+    def __init__(self, script: Script | None = None) -> None:
+        self.script = script or Script()
+        self.running = 0
+        """Requests in the engine at this moment."""
+        self.requests: list[GenerationRequest] = []
+        """Every request so far, oldest first."""
+        self._state = EngineState.STARTING
+
+    @property
+    def state(self) -> EngineState:
+        return self._state
+
+    @property
+    def max_model_len(self) -> int:
+        return self.script.max_model_len
+
+    @property
+    def vocab_size(self) -> int:
+        return 1 << 16
+
+    async def start(self, report: Report) -> None:
+        report("Start the scripted engine", "")
+        await asyncio.sleep(self.script.start_delay)
+        if self.script.fail_start:
+            raise StartupError("The script says that the engine fails to start.", "Change the script.")
+        self._state = EngineState.READY
+
+    async def stop(self) -> None:
+        self._state = EngineState.STOPPED
+
+    def die(self) -> None:
+        """As if the engine process had been killed."""
+        self._state = EngineState.DEAD
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
+        self.requests.append(request)
+        self.running += 1
+        try:
+            async for event in self._play(request):
+                yield event
+        finally:
+            self.running -= 1
+
+    async def _play(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
+        script, sampling = self.script, request.sampling
+        words = script.words * script.repeat
+        limit = len(words) if sampling.max_tokens is None else min(sampling.max_tokens, len(words))
+        reason = FinishReason.STOP if limit == len(words) else FinishReason.LENGTH
+        await asyncio.sleep(script.first_delay)
+        for position in range(limit):
+            await self._misbehave(position)
+            for index in range(sampling.n):
+                yield TextDelta(index, words[position])
+            await asyncio.sleep(script.delay)
+        await self._misbehave(limit)
+        for index in range(sampling.n):
+            yield Finished(index, reason)
+        yield Usage(prompt_tokens=len(request.prompt.token_ids), completion_tokens=limit * sampling.n)
+
+    async def _misbehave(self, position: int) -> None:
+        if self._state is EngineState.DEAD or self.script.fail_after == position:
+            self.die()
+            raise EngineDied("The engine died; the request can be sent again.")
+        if self.script.stall_after == position:
+            await asyncio.Event().wait()

@@ -1,0 +1,44 @@
+"""Chooses the engine by name. vLLM is imported only by the engine that needs it, and only when that starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from server.engine.arguments import vllm_arguments
+from server.engine.device import Device
+from server.engine.protocol import Engine
+from server.engine.scripted import ScriptedEngine
+from server.engine.vllm import VllmEngine
+from server.families.family import Family
+from server.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSetup:
+    """An engine that has not been started, and what a person is told about it."""
+
+    engine: Engine
+    max_pixels: int
+    """The default pixel budget of a picture that this machine and model allow."""
+    notes: tuple[str, ...] = ()
+
+
+def _vllm(settings: Settings, folder: Path, family: Family, device: Device) -> EngineSetup:
+    chosen = vllm_arguments(settings, folder, device, family.max_pixels)
+    return EngineSetup(VllmEngine(chosen.arguments, family.merge_size), chosen.max_pixels, chosen.notes)
+
+
+def _scripted(settings: Settings, folder: Path, family: Family, device: Device) -> EngineSetup:
+    note = "The scripted engine runs no model: its answers mean nothing."
+    return EngineSetup(ScriptedEngine(), settings.max_pixels or family.max_pixels, (note,))
+
+
+ENGINES: dict[str, Callable[[Settings, Path, Family, Device], EngineSetup]] = {"vllm": _vllm, "scripted": _scripted}
+"""Engines by the setting `engine`."""
+
+
+def set_up_engine(settings: Settings, folder: Path, family: Family, device: Device) -> EngineSetup:
+    """The engine that the settings name, for the model in `folder`."""
+    return ENGINES[settings.engine](settings, folder, family, device)

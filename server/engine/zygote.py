@@ -1,0 +1,46 @@
+"""Preloaded once by multiprocessing's fork server: the mother of every engine process.
+
+Importing torch, transformers and vLLM costs 12 to 24 s of CPU in every process that does it, and vLLM's server pays it
+three times in a row: in the API process, in its EngineCore and in the EngineCore's Worker. Here the server and this
+process import side by side, the EngineCore is forked from this one, and the Worker from the EngineCore. This process
+has one thread and has never touched a GPU, so forking it is safe, also for a restart from a running server (where
+forking the server itself would not be).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+
+PR_SET_PDEATHSIG = 1
+"""prctl(2): the signal that this process gets when its parent dies."""
+
+
+def end_with_parent() -> None:
+    """Let no process of the engine outlive the server, even when that was killed with SIGKILL."""
+    _die_with_parent()
+    os.register_at_fork(after_in_child=_die_with_parent)
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def start_processes_by(method: str) -> None:
+    """Choose how vLLM starts processes from here on; its own variable refuses `forkserver` and is reset on the CPU."""
+    import vllm.envs
+
+    vllm.envs.environment_variables["VLLM_WORKER_MULTIPROC_METHOD"] = lambda: method
+
+
+def preload() -> None:
+    """Import what the engine processes need, once."""
+    start_processes_by("fork")
+    import vllm.model_executor.models.qwen2_vl
+    import vllm.v1.engine.core
+    import vllm.v1.executor.multiproc_executor
+    import vllm.v1.worker.gpu_worker
+
+    if os.environ.get("VLLM_TARGET_DEVICE") == "cpu":
+        import vllm.v1.worker.cpu_worker  # noqa: F401

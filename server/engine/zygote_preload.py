@@ -1,0 +1,6 @@
+"""The module that the fork server imports by name: importing it preloads the engine."""
+
+from server.engine import zygote
+
+zygote.end_with_parent()
+zygote.preload()

@@ -1,0 +1,149 @@
+"""One tree of errors. The same body serves HTTP replies and SSE error frames.
+
+    ApiError
+    ├── BadRequest            400 invalid_request_error
+    │   ├── UnsupportedParameter   code unsupported_parameter
+    │   ├── ContextLengthExceeded  code context_length_exceeded
+    │   └── InvalidImage           code one of IMAGE_CODES
+    ├── Unauthorized          401 authentication_error
+    ├── NotFound              404 not_found_error
+    │   └── ModelNotFound          code model_not_found
+    ├── MethodNotAllowed      405 invalid_request_error
+    ├── RequestTimeout        408 timeout_error
+    ├── BodyTooLarge          413 invalid_request_error
+    ├── InternalError         500 server_error
+    └── Unavailable           503 server_error, retryable, with Retry-After
+        ├── Overloaded             code overloaded
+        ├── EngineNotReady         code engine_not_ready
+        └── EngineDied             code engine_died
+
+Status, type and code follow the OpenAI API, so that SDKs raise the exception their users expect.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+ImageCode = Literal[
+    "invalid_image",
+    "invalid_image_format",
+    "invalid_base64_image",
+    "invalid_image_url",
+    "image_too_large",
+    "image_too_small",
+    "image_parse_error",
+    "image_file_too_large",
+    "unsupported_image_media_type",
+    "empty_image_file",
+    "failed_to_download_image",
+    "image_file_not_found",
+]
+"""The image error codes of the OpenAI SDK's own enum."""
+
+
+class ApiError(Exception):
+    """An error that a client is told about."""
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "server_error"
+    default_code: ClassVar[str | None] = None
+    retry_after: ClassVar[int | None] = None
+    """Seconds after which trying again makes sense; None means that trying again does not help."""
+
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.code = code or self.default_code
+
+    def body(self) -> dict[str, object]:
+        """The OpenAI error object: `{"error": {"message", "type", "param", "code"}}`."""
+        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
+
+    def headers(self) -> dict[str, str]:
+        """What SDKs and balancers read to decide whether to try again."""
+        if self.retry_after is None:
+            return {"x-should-retry": "false"} if self.status >= 408 else {}
+        return {"retry-after": str(self.retry_after), "x-should-retry": "true"}
+
+
+class BadRequest(ApiError):
+    status = 400
+    type = "invalid_request_error"
+    default_code = "invalid_value"
+
+
+class UnsupportedParameter(BadRequest):
+    default_code = "unsupported_parameter"
+
+
+class ContextLengthExceeded(BadRequest):
+    default_code = "context_length_exceeded"
+
+
+class InvalidImage(BadRequest):
+    """A picture that cannot be fetched, decoded or accepted."""
+
+    default_code = "invalid_image"
+
+    def __init__(self, message: str, *, code: ImageCode, param: str | None = None) -> None:
+        super().__init__(message, param=param, code=code)
+
+
+class Unauthorized(ApiError):
+    status = 401
+    type = "authentication_error"
+    default_code = "invalid_api_key"
+
+
+class NotFound(ApiError):
+    status = 404
+    type = "not_found_error"
+    default_code = "not_found"
+
+
+class ModelNotFound(NotFound):
+    type = "invalid_request_error"
+    default_code = "model_not_found"
+
+
+class MethodNotAllowed(ApiError):
+    status = 405
+    type = "invalid_request_error"
+    default_code = "method_not_allowed"
+
+
+class RequestTimeout(ApiError):
+    status = 408
+    type = "timeout_error"
+    default_code = "request_timeout"
+
+
+class BodyTooLarge(ApiError):
+    status = 413
+    type = "invalid_request_error"
+    default_code = "request_too_large"
+
+
+class InternalError(ApiError):
+    default_code = "internal_error"
+
+
+class Unavailable(ApiError):
+    status = 503
+    default_code = "unavailable"
+    retry_after = 1
+
+
+class Overloaded(Unavailable):
+    default_code = "overloaded"
+
+
+class EngineNotReady(Unavailable):
+    default_code = "engine_not_ready"
+    retry_after = 5
+
+
+class EngineDied(Unavailable):
+    default_code = "engine_died"
+    retry_after = 5

@@ -1,0 +1,59 @@
+"""Text to token ids, in such a way that no text can become a control token."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from server.families.family import UnknownFamilyError
+
+
+class Tokens:
+    """The tokenizer of the model in a folder, split in two: plain text, and control tokens by name."""
+
+    def __init__(self, folder: Path) -> None:
+        document = _tokenizer_document(folder)
+        self._control: dict[str, int] = {token["content"]: int(token["id"]) for token in document["added_tokens"]}
+        # Without its added tokens the tokenizer cannot produce one, whatever is typed: `<|im_start|>` stays eleven
+        # harmless letters and signs.
+        document["added_tokens"] = []
+        document["post_processor"] = None
+        self._plain = Tokenizer.from_str(json.dumps(document))
+
+    def control_id(self, name: str) -> int:
+        """The id of a control token.
+
+        Raises:
+            UnknownFamilyError: the tokenizer has no such token.
+        """
+        if name not in self._control:
+            raise UnknownFamilyError(f"The tokenizer has no control token {name}; this is no model of the family.")
+        return self._control[name]
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of plain text; never a control token's."""
+        return list(self._plain.encode(text, add_special_tokens=False).ids)
+
+
+def _tokenizer_document(folder: Path) -> dict[str, Any]:
+    """The content of tokenizer.json, made from the older vocabulary files where a model ships only those."""
+    path = folder / "tokenizer.json"
+    try:
+        if path.exists():
+            return _object(path.read_text(encoding="utf-8"))
+        from transformers import AutoTokenizer  # takes seconds to import, and few models need it
+
+        backend = AutoTokenizer.from_pretrained(folder).backend_tokenizer
+        return _object(backend.to_str())
+    except (OSError, ValueError) as error:
+        raise UnknownFamilyError(f"{folder} holds no readable tokenizer: {error}") from error
+
+
+def _object(text: str) -> dict[str, Any]:
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError("tokenizer.json is not a JSON object")
+    return value

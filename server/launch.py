@@ -1,0 +1,188 @@
+"""Runs the server as a process: terminal, log, port, signals, exit status."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import tempfile
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn, TextIO
+
+import uvicorn
+
+from server.admission.keys import KeyRing, KeysError
+from server.app import create_app, key_ring
+from server.engine.arguments import engine_environment
+from server.engine.device import Device, find_device
+from server.engine.processes import end_all, redirect_output, start_zygote
+from server.engine.setup import set_up_engine
+from server.services import Services
+from server.settings import Settings, SettingsError
+from server.telemetry.console import LOG_LINES, Console
+from server.telemetry.logs import configure_logs
+
+INTERRUPT_GRACE_S = 2
+"""How long Ctrl-C lets requests run on: a person waits. SIGTERM gives them `drain_timeout_s`."""
+END_GRACE_S = 1.0
+FAILED = 1
+
+
+def serve(settings: Settings) -> int:
+    """Serve until told to stop; returns the exit status."""
+    keys = _keys(settings)
+    device = find_device(settings.device)
+    listener = _listen(settings)
+    port = int(listener.getsockname()[1])
+    log_file = settings.log_path(port)
+    terminal = redirect_output(log_file)
+    console = Console(quiet=settings.quiet, stream=terminal)
+    configure_logs(settings.log_level, terminal)
+    for warning in keys.warnings:
+        console.note(warning)
+    status = FAILED
+    try:
+        with tempfile.TemporaryDirectory(prefix="ain-", ignore_cleanup_errors=True) as scratch:
+            if settings.engine == "vllm":
+                start_zygote(engine_environment(settings, device, log_file, Path(scratch)))
+            status = Process(settings, keys, console, device, log_file, listener).run()
+            end_all(END_GRACE_S)
+    except Exception as error:
+        console.fail(f"The server failed: {type(error).__name__}: {error}", "", _tail(log_file), str(log_file))
+        end_all(END_GRACE_S)
+    console.close()
+    if settings.engine == "vllm":
+        _leave(status, terminal)
+    return status
+
+
+class Process(uvicorn.Server):
+    """A uvicorn server that tells a person what happens, drains on signals, and ends when its engine does."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        keys: KeyRing,
+        console: Console,
+        device: Device,
+        log_file: Path,
+        listener: socket.socket,
+    ) -> None:
+        self._settings = settings
+        self._console = console
+        self._log_file = log_file
+        self._listener = listener
+        self._status = 0
+        app = create_app(
+            settings,
+            set_up_engine=lambda folder, family: set_up_engine(settings, folder, family, device),
+            keys=keys,
+            console=console,
+            events=self,
+        )
+        self._services: Services = app.state.services
+        super().__init__(
+            uvicorn.Config(
+                app,
+                loop="uvloop",
+                http="httptools",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=settings.keep_alive_s,
+                timeout_graceful_shutdown=int(settings.drain_timeout_s),
+            )
+        )
+
+    def run(self, sockets: list[socket.socket] | None = None) -> int:  # type: ignore[override]
+        """Serve on the listening socket; returns the exit status."""
+        super().run(sockets or [self._listener])
+        return self._status
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal drains, the second ends at once. Unlike uvicorn's, it is not raised again afterwards."""
+        self._services.gate.drain()
+        if self.should_exit:
+            self.force_exit = True
+        elif sig == signal.SIGINT:
+            self.config.timeout_graceful_shutdown = INTERRUPT_GRACE_S
+        self.should_exit = True
+
+    def ready(self, services: Services) -> None:
+        """Say where the server is and what to type."""
+        host, port = self._settings.host, self._listener.getsockname()[1]
+        shown = "127.0.0.1" if host in {"0.0.0.0", "::"} else host  # noqa: S104
+        address = f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
+        self._console.ready(
+            address=address,
+            model=services.model_names[0],
+            docs=f"{address}/docs",
+            log_file=str(self._log_file),
+            curl=curl_line(address, services.model_names[0], with_key=len(services.keys) > 0),
+        )
+
+    def failed(self, title: str, hint: str) -> None:
+        """Say what happened, answer what can be answered, and end with a failure."""
+        self._console.fail(title, hint, _tail(self._log_file), str(self._log_file))
+        self._status = FAILED
+        self._services.gate.drain()
+        self.config.timeout_graceful_shutdown = INTERRUPT_GRACE_S
+        self.should_exit = True
+
+
+PICTURE = (
+    "iVBORw0KGgoAAAANSUhEUgAAAHAAAABwAQMAAAD8LmYIAAAABlBMVEX6+vXcKChOKefdAAAAd0lEQVR42u2RMQqAMAxFn1VwdXSz"
+    "R/FoHq2jx/AIjg6lcdMvUhTcpG/KSz4NofBHhnBR29RqS0ftoKFS7SGIevCiioMROt1j56ZbuAKa/FNXddp8Cn/RBKS3YQNiPjyB"
+    "nh9gzYcXWKTTmuk0YrkfdICfKRQKv2MHehwaNkMSCLwAAAAASUVORK5CYII="
+)
+"""A PNG of 112x112 pixels: a red circle at the top left."""
+
+
+def curl_line(address: str, model: str, *, with_key: bool) -> str:
+    """A command that asks about a picture, ready to paste."""
+    key = " -H 'Authorization: Bearer YOUR_KEY'" if with_key else ""
+    picture = f'{{"type":"image_url","image_url":{{"url":"data:image/png;base64,{PICTURE}"}}}}'
+    question = '{"type":"text","text":"Describe this image."}'
+    body = f'{{"model":"{model}","messages":[{{"role":"user","content":[{picture},{question}]}}]}}'
+    return f"curl {address}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{body}'"
+
+
+def _keys(settings: Settings) -> KeyRing:
+    try:
+        return key_ring(settings)
+    except KeysError as error:
+        raise SettingsError(str(error)) from error
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """Take the port before anything slow is done, so that one in use is known at once."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host.strip("[]"), settings.port))
+    except OSError as error:
+        listener.close()
+        where = f"{settings.host}:{settings.port}"
+        raise SettingsError(
+            f"--port: {where} cannot be listened on ({error.strerror}). Choose another --port, or end what runs there."
+        ) from error
+    listener.listen(2048)
+    listener.set_inheritable(False)
+    return listener
+
+
+def _tail(log_file: Path) -> list[str]:
+    try:
+        return log_file.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:]
+    except OSError:
+        return []
+
+
+def _leave(status: int, terminal: TextIO) -> NoReturn:
+    """End the process now: taking torch and vLLM apart costs 2 s, and a worker thread may still be importing them."""
+    sys.stdout.flush()
+    terminal.flush()
+    os._exit(status)

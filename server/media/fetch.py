@@ -1,0 +1,278 @@
+"""Fetch pictures from URLs that strangers name. The only file of this room that opens sockets.
+
+The rules, each of which some server in this field has missed:
+
+- A URL is parsed once. The same parsed URL is checked, dialled, and named in Host and TLS: no second parser can read
+  another host into it.
+- A name is resolved once for each connection, every answer must be allowed, and exactly a checked address is dialled:
+  a name that answers differently the next time gains nothing.
+- Redirects are followed by hand, each through the same checks, never from https to http.
+- One deadline covers everything from resolving to the last byte, and bytes are counted as they come, not as the server
+  announces them. Compressed bodies are refused, so the bytes that count are the bytes that are kept.
+- No proxy, cookie, credential or netrc from the environment; no connection is kept for another request.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import anyio
+import httpcore
+import httpx
+
+from server.errors import ImageCode, InvalidImage
+from server.media.addresses import AllowList, RefusedAddressError, check_address
+from server.media.sources import MAX_URL_LENGTH, too_large
+
+Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
+"""Host and port -> the addresses it has, best first. Raises OSError where it has none."""
+
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_MAX_DIALS = 4  # addresses of one host tried in turn
+_FORBIDDEN = re.compile(r"[\x00-\x20\x7f\\]")
+_LABEL = r"(?!-)[a-z0-9_-]{1,63}(?<!-)"
+_HOST_NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*")
+_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
+_HEADERS = (
+    (b"User-Agent", b"ain-server"),
+    (b"Accept", b"image/jpeg, image/png, image/webp, image/gif"),
+    (b"Accept-Encoding", b"identity"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FetchLimits:
+    """How much, how long and from where pictures are fetched."""
+
+    max_bytes: int = 20 * 2**20
+    """Largest body in bytes."""
+    timeout_s: float = 10.0
+    """Seconds for one picture, from resolving its host to its last byte, redirects included."""
+    max_redirects: int = 3
+    """Redirects followed for one picture."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Hosts, or host:port, that may be fetched from wherever they lead and on any port (or the one named)."""
+    allowed_networks: tuple[str, ...] = ()
+    """Networks whose addresses may be fetched from although they are not public, such as 10.1.0.0/16."""
+    ports: tuple[int, ...] = (80, 443)
+    """Ports that may be dialled at hosts the operator did not name."""
+    concurrency: int = 32
+    """Fetches at once, over all requests; more wait their turn, and their time counts from then."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a limit that would let nothing through."""
+        if self.max_bytes < 1 or self.timeout_s <= 0 or self.max_redirects < 0 or self.concurrency < 1:
+            raise ValueError("fetch limits must be positive")
+
+
+class Fetcher:
+    """Fetches pictures under `limits`. Belongs to one event loop; close it with `aclose`.
+
+    `resolver` and `ssl_context` replace the system's resolver and the bundled certificates, for tests and for operators
+    with their own certificate authority. Raises ValueError for an allowed host or network that cannot be read.
+    """
+
+    def __init__(
+        self,
+        limits: FetchLimits | None = None,
+        *,
+        resolver: Resolver | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        self._limits = limits or FetchLimits()
+        self._allowed = AllowList.parse(self._limits.allowed_hosts, self._limits.allowed_networks)
+        self._slots = anyio.Semaphore(self._limits.concurrency)
+        self._pool = httpcore.AsyncConnectionPool(
+            ssl_context=ssl_context or httpx.create_ssl_context(trust_env=False),
+            max_connections=self._limits.concurrency,
+            max_keepalive_connections=0,
+            network_backend=_VettingBackend(self._allowed, resolver or _resolve),
+        )
+
+    async def get(self, url: str, *, param: str | None = None, spend: Callable[[int], None] | None = None) -> bytes:
+        """The body behind an http(s) URL. Its declared content type is ignored: the bytes decide what it is.
+
+        `spend` is told the length of each piece as it arrives, and may raise to stop.
+
+        Raises InvalidImage with `param`: invalid_image_url (malformed, or a scheme, port or address that is refused),
+        failed_to_download_image (name, connection, TLS, status, encoding, deadline), image_file_too_large. Messages
+        name the host as the client wrote it, never an address that it led to.
+        """
+        async with self._slots:
+            try:
+                with anyio.fail_after(self._limits.timeout_s):
+                    return await self._follow(self._check(url, param), param, spend)
+            except (TimeoutError, httpcore.TimeoutException):
+                reason = f"it took longer than {self._limits.timeout_s:g} seconds"
+            except RefusedAddressError:
+                message = "The URL leads to an address that this server does not fetch from."
+                raise _refuse(message, "invalid_image_url", param) from None
+            except _UnknownNameError:
+                reason = "the name of its host does not resolve"
+            except (httpcore.NetworkError, httpcore.ProtocolError, OSError) as error:
+                reason = "its TLS certificate or handshake failed" if _is_tls(error) else "the connection failed"
+        raise _failed(reason, param)
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._pool.aclose()
+
+    async def _follow(self, url: httpx.URL, param: str | None, spend: Callable[[int], None] | None) -> bytes:
+        for _ in range(self._limits.max_redirects + 1):
+            target = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
+            headers = [(b"Host", url.netloc), *_HEADERS]
+            async with self._pool.stream("GET", target, headers=headers) as response:
+                if response.status not in _REDIRECTS:
+                    return await self._read(response, param, spend)
+                location = _header(response, b"location")
+            url = self._redirect(url, location, param)
+        raise _failed(f"it redirects more than {self._limits.max_redirects} times", param)
+
+    async def _read(self, response: httpcore.Response, param: str | None, spend: Callable[[int], None] | None) -> bytes:
+        if response.status != 200:
+            raise _failed(f"its server answered with status {response.status}", param)
+        if _header(response, b"content-encoding").lower() not in ("", "identity"):
+            raise _failed("its server sent a compressed body that was not asked for", param)
+        announced = _header(response, b"content-length")
+        if announced.isdecimal() and int(announced[:20]) > self._limits.max_bytes:
+            raise too_large(self._limits.max_bytes, param)
+        body = bytearray()
+        async for piece in response.aiter_stream():
+            if len(body) + len(piece) > self._limits.max_bytes:
+                raise too_large(self._limits.max_bytes, param)
+            if spend is not None:
+                spend(len(piece))
+            body += piece
+        return bytes(body)
+
+    def _redirect(self, url: httpx.URL, location: str, param: str | None) -> httpx.URL:
+        if not location or len(location) > MAX_URL_LENGTH or _FORBIDDEN.search(location):
+            raise _failed("it redirects without naming a valid URL", param)
+        try:
+            joined = str(url.join(location))
+        except (httpx.InvalidURL, ValueError):
+            raise _failed("it redirects without naming a valid URL", param) from None
+        followed = self._check(joined, param)
+        if url.scheme == "https" and followed.scheme != "https":
+            raise _refuse("The URL redirects from https to http, which is refused.", "invalid_image_url", param)
+        return followed
+
+    def _check(self, text: str, param: str | None) -> httpx.URL:
+        """The one parse of a URL: refuse what is malformed or not allowed, and return it with a normalised host."""
+        if len(text) > MAX_URL_LENGTH or _FORBIDDEN.search(text):
+            raise _malformed(param)
+        try:
+            url = httpx.URL(text)
+        except (httpx.InvalidURL, ValueError):
+            raise _malformed(param) from None
+        if url.scheme not in ("http", "https"):
+            raise _refuse("The URL is not http or https.", "invalid_image_url", param)
+        if "@" in re.split(r"[/?#]", text.partition("://")[2], maxsplit=1)[0]:
+            raise _refuse("The URL holds a user name or password, which is refused.", "invalid_image_url", param)
+        host = url.raw_host.decode("ascii").removesuffix(".")
+        if not _is_host(host):
+            raise _malformed(param)
+        port = url.port if url.port is not None else 443 if url.scheme == "https" else 80
+        if port not in self._limits.ports and not self._allowed.has_host(host, port):
+            ports = ", ".join(map(str, self._limits.ports))
+            raise _refuse(
+                f"The URL names a port that this server does not fetch from; allowed: {ports}.",
+                "invalid_image_url",
+                param,
+            )
+        if not 0 < port < 65536:
+            raise _malformed(param)
+        return url.copy_with(host=host, fragment=None)
+
+
+class _UnknownNameError(Exception):
+    """A host name without addresses."""
+
+
+class _VettingBackend(httpcore.AsyncNetworkBackend):
+    """Opens a connection only to addresses that are allowed, resolving the host exactly once."""
+
+    def __init__(self, allowed: AllowList, resolver: Resolver) -> None:
+        self._allowed = allowed
+        self._resolver = resolver
+        self._dialler = httpcore.AnyIOBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        """Raises RefusedAddressError, _UnknownNameError, and what httpcore's own backend raises."""
+        answers = [host] if _is_literal(host) else await self._resolve(host, port)
+        if self._allowed.has_host(host, port):
+            addresses = answers
+        else:  # every answer is checked before the first is dialled
+            addresses = [str(check_address(answer, self._allowed.networks)) for answer in answers]
+        *earlier, last = addresses[:_MAX_DIALS]
+        for address in earlier:
+            try:
+                return await self._dialler.connect_tcp(address, port, 2.0, local_address, socket_options)
+            except (httpcore.ConnectError, httpcore.ConnectTimeout):
+                continue
+        return await self._dialler.connect_tcp(last, port, timeout, local_address, socket_options)
+
+    async def _resolve(self, host: str, port: int) -> list[str]:
+        try:
+            answers = list(dict.fromkeys(await self._resolver(host, port)))
+        except (OSError, UnicodeError):
+            raise _UnknownNameError from None
+        if not answers:
+            raise _UnknownNameError
+        return answers
+
+
+async def _resolve(host: str, port: int) -> list[str]:
+    return [str(answer[4][0]) for answer in await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+
+
+def _is_tls(error: BaseException | None) -> bool:
+    """Whether TLS lies at the root. httpcore wraps its error, and the pool drops the cause but not the context."""
+    while error is not None and not isinstance(error, ssl.SSLError):
+        error = error.__context__
+    return error is not None
+
+
+def _is_literal(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_host(host: str) -> bool:
+    """A plain address, or a name. Not 2130706433, 0x7f.1, 0177.0.0.1 or 127.1: resolvers read these as addresses."""
+    if _is_literal(host):
+        return "%" not in host
+    return len(host) <= 253 and bool(_HOST_NAME.fullmatch(host)) and not _NUMBER.fullmatch(host.rpartition(".")[2])
+
+
+def _header(response: httpcore.Response, name: bytes) -> str:
+    """All values of a header, joined; empty where it is absent or not text."""
+    values = [value for key, value in response.headers if key.lower() == name]
+    return b", ".join(values).decode("utf-8", errors="ignore").strip()
+
+
+def _malformed(param: str | None) -> InvalidImage:
+    return _refuse("The URL is malformed or names no usable host.", "invalid_image_url", param)
+
+
+def _failed(reason: str, param: str | None) -> InvalidImage:
+    return _refuse(f"The picture could not be downloaded: {reason}.", "failed_to_download_image", param)
+
+
+def _refuse(message: str, code: ImageCode, param: str | None) -> InvalidImage:
+    return InvalidImage(message, code=code, param=param)

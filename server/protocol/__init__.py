@@ -1,0 +1,1 @@
+"""The wire types of the OpenAI API: pydantic models without behaviour."""

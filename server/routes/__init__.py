@@ -1,0 +1,1 @@
+"""HTTP only: parse, call, reply. Errors are raised, never caught: `middleware.RequestContext` answers them."""

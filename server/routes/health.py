@@ -1,0 +1,37 @@
+"""Health for people, balancers and Kubernetes, and /metrics."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+
+from server.services import Services
+from server.telemetry import metrics
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/health/live")
+async def live() -> JSONResponse:
+    """200 as long as the process runs its event loop."""
+    return JSONResponse({"status": "live"})
+
+
+@router.get("/health/ready")
+@router.get("/health")
+async def ready(request: Request) -> JSONResponse:
+    """200 when requests are taken; 503 with the reason while starting, draining or dead."""
+    services: Services = request.app.state.services
+    reason = services.not_ready_because()
+    if reason is None:
+        return JSONResponse({"status": "ready", "model": services.model_names[0]})
+    return JSONResponse({"status": "not ready", "reason": reason}, status_code=503, headers={"retry-after": "5"})
+
+
+@router.get("/metrics")
+async def prometheus(request: Request) -> Response:
+    """Prometheus metrics, the server's and the engine's."""
+    services: Services = request.app.state.services
+    metrics.INSIDE.set(services.gate.inside)
+    metrics.READY.set(services.not_ready_because() is None)
+    return Response(metrics.exposition(), headers={"content-type": metrics.CONTENT_TYPE})

@@ -1,0 +1,150 @@
+"""What surrounds every request, as plain ASGI: its id and its log line, errors, authentication, limits of the body."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+import uuid
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from server.admission.keys import KeyRing
+from server.errors import ApiError, BodyTooLarge, InternalError, MethodNotAllowed, NotFound, RequestTimeout
+from server.routes.replies import ClientGone, error_response
+from server.telemetry import metrics
+
+log = logging.getLogger("ain.access")
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+OPEN_PATHS = frozenset({"/health", "/health/live", "/health/ready"})
+"""Answered without a key, so that balancers and orchestrators need none."""
+
+CLIENT_GONE = 499
+"""nginx' status for a client that went away; only logs and metrics ever see it."""
+
+
+class RequestContext:
+    """Gives a request its id, turns every error into OpenAI's shape, and leaves one line in the log."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _request_id(Headers(scope=scope).get("x-request-id"))
+        reply = _Reply(send, request_id)
+        started = time.perf_counter()
+        try:
+            await self._app(scope, receive, reply.send)
+        except (ClientGone, ClientDisconnect):
+            reply.status = CLIENT_GONE
+        except Exception as error:
+            if reply.status:
+                raise
+            if not isinstance(error, ApiError | HTTPException):
+                log.exception("request failed", extra={"request_id": request_id})
+            await error_response(as_api_error(error))(scope, receive, reply.send)
+        finally:
+            _record(scope, reply.status or CLIENT_GONE, time.perf_counter() - started, request_id)
+
+
+class _Reply:
+    """Passes a reply on, adds the request's id to it and remembers its status; 0 as long as none has begun."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self._request_id = request_id
+        self.status = 0
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            MutableHeaders(scope=message)["x-request-id"] = self._request_id
+        await self._send(message)
+
+
+def _request_id(given: str | None) -> str:
+    """The client's own id where it is a sane one, so that its logs and ours can be matched."""
+    return given if given and REQUEST_ID.fullmatch(given) else f"req-{uuid.uuid4().hex}"
+
+
+def as_api_error(error: Exception) -> ApiError:
+    """Any failure as an error that a client may see."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, HTTPException):
+        if error.status_code == 405:
+            return MethodNotAllowed("This address does not answer that method.")
+        return NotFound("There is nothing at this address; see /docs for what there is.")
+    return InternalError("The server failed to answer this request.")
+
+
+def _record(scope: Scope, status: int, seconds: float, request_id: str) -> None:
+    route = getattr(scope.get("route"), "path", "other")
+    metrics.REQUESTS.labels(scope["method"], route, str(status)).inc()
+    metrics.SECONDS.labels(route).observe(seconds)
+    fields = {"request_id": request_id, "status": status, "seconds": round(seconds, 4)}
+    log.info("%s %s %s %.3f s %s", scope["method"], route, status, seconds, request_id, extra=fields)
+
+
+class Authentication:
+    """Names the caller, or refuses. Judges `scope["path"]`, never the Host header."""
+
+    def __init__(self, app: ASGIApp, keys: KeyRing) -> None:
+        self._app = app
+        self._keys = keys
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
+            caller = self._keys.authenticate(Headers(scope=scope).get("authorization"))
+            scope.setdefault("state", {})["caller"] = caller
+        await self._app(scope, receive, send)
+
+
+class BodyLimit:
+    """Refuses bodies that are too large, by their own word or by count, and clients that take too long to send one."""
+
+    def __init__(self, app: ASGIApp, max_bytes: int, timeout_s: float) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+        self._timeout_s = timeout_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        announced = Headers(scope=scope).get("content-length", "0")
+        if announced.isdecimal() and int(announced) > self._max_bytes:
+            raise self._too_large()
+        await self._app(scope, self._limited(receive), send)
+
+    def _limited(self, receive: Receive) -> Receive:
+        deadline = asyncio.get_running_loop().time() + self._timeout_s
+        received, complete = 0, False
+
+        async def limited() -> Message:
+            nonlocal received, complete
+            if complete:
+                return await receive()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
+            except TimeoutError:
+                raise RequestTimeout(f"The request body did not arrive within {self._timeout_s:g} seconds.") from None
+            received += len(message.get("body", b""))
+            if received > self._max_bytes:
+                raise self._too_large()
+            complete = not message.get("more_body", False)
+            return message
+
+        return limited
+
+    def _too_large(self) -> BodyTooLarge:
+        return BodyTooLarge(f"The request body is larger than {self._max_bytes >> 20} MiB.")

@@ -1,0 +1,32 @@
+"""GET /v1/models and /v1/models/{id}."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+
+from server.core import EngineState
+from server.protocol.models import Model, ModelList
+from server.services import Services
+
+router = APIRouter(prefix="/v1/models", tags=["models"])
+
+
+@router.get("")
+async def list_models(request: Request) -> ModelList:
+    """The models that this server answers for: one, under all of its names."""
+    services: Services = request.app.state.services
+    return ModelList(data=[_model(services, name) for name in services.model_names])
+
+
+@router.get("/{model_id:path}")
+async def get_model(request: Request, model_id: str) -> Model:
+    """One model by its name; names may contain slashes."""
+    services: Services = request.app.state.services
+    services.require_model(model_id)
+    return _model(services, model_id)
+
+
+def _model(services: Services, name: str) -> Model:
+    engine = services.engine
+    length = engine.max_model_len if engine is not None and engine.state is EngineState.READY else None
+    return Model(id=name, created=services.created, max_model_len=length)

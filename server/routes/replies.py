@@ -1,0 +1,76 @@
+"""Kinds of replies that several routes share."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable
+from typing import TypeVar
+
+import anyio
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from server.errors import ApiError
+from server.inference import EventStream
+from server.translate.chat_reply import ChunkWriter, chunks
+
+T = TypeVar("T")
+
+SSE_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+"""Keeps nginx and other proxies from gathering a stream before they pass it on."""
+
+
+class ClientGone(Exception):
+    """The client closed its connection before there was anything to send; nobody reads a reply."""
+
+
+def error_response(error: ApiError) -> Response:
+    """An error in OpenAI's shape."""
+    import orjson
+
+    return Response(
+        orjson.dumps(error.body()), status_code=error.status, headers=error.headers(), media_type="application/json"
+    )
+
+
+async def unless_gone(request: Request, work: Awaitable[T]) -> T:
+    """Await `work`, but cancel it as soon as the client goes away.
+
+    Raises:
+        ClientGone: it went away.
+    """
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_until_gone(request.receive))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientGone
+        return task.result()
+    finally:
+        gone.cancel()
+        if not task.done():
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await task
+
+
+async def _until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class EventStreamResponse(StreamingResponse):
+    """A streamed chat completion. However it ends, the engine's work ends with it and the ticket is given back."""
+
+    def __init__(self, stream: EventStream, writer: ChunkWriter) -> None:
+        super().__init__(chunks(stream, writer), headers=SSE_HEADERS, media_type="text/event-stream")
+        self._stream = stream
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._stream.aclose()

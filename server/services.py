@@ -1,0 +1,62 @@
+"""What a running server consists of; `app.create_app` wires it together and routes find it on the app."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from server.admission.gate import Gate
+from server.admission.keys import KeyRing
+from server.core import EngineState
+from server.engine.protocol import Engine
+from server.errors import EngineNotReady, ModelNotFound
+from server.inference import Inference
+from server.media.prepare import Preparer
+from server.settings import Settings
+
+
+@dataclass(slots=True)
+class Services:
+    """Everything that routes may use. `engine` and `inference` appear once the model is up."""
+
+    settings: Settings
+    keys: KeyRing
+    gate: Gate
+    model_names: list[str]
+    phase: str = "starting"
+    engine: Engine | None = None
+    inference: Inference | None = None
+    preparer: Preparer | None = None
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    def not_ready_because(self) -> str | None:
+        """Why no request can be taken at this moment; None when all is well."""
+        if self.gate.draining:
+            return "draining"
+        if self.inference is None or self.engine is None:
+            return self.phase
+        if self.engine.state is not EngineState.READY:
+            return f"engine {self.engine.state.value}"
+        return None
+
+    def require_inference(self) -> Inference:
+        """The way to the engine.
+
+        Raises:
+            EngineNotReady: the model is not up yet.
+        """
+        if self.inference is None:
+            raise EngineNotReady(f"The server is starting ({self.phase}); please try again.")
+        return self.inference
+
+    def require_model(self, name: str) -> None:
+        """Accept a model's name.
+
+        Raises:
+            ModelNotFound: this server does not serve it.
+        """
+        if name not in self.model_names:
+            served = ", ".join(self.model_names)
+            raise ModelNotFound(
+                f"The model '{name[:100]}' does not exist here; this server has {served}.", param="model"
+            )

@@ -1,0 +1,764 @@
+"""Every setting once: its type, default, bounds and description; and the only reader of the environment.
+
+A setting can be given in three places. Flags win over environment variables, those over the TOML file, that over the
+default:
+
+    ain-serve --max-requests 32        AIN_MAX_REQUESTS=32        max_requests = 32
+
+The command line, the help, the README's table and the tests are all made from the fields of `Settings`. Anything that
+is not in that table is an error, so a typo never passes for a setting.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import ipaddress
+import json
+import os
+import re
+import shutil
+import sys
+import tempfile
+import textwrap
+import tomllib
+import types
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn, Self, Union, get_args, get_origin
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+PROGRAM = "ain-serve"
+ENV_PREFIX = "AIN_"
+MIN_KEY_LENGTH = 22
+"""128 bits need 22 characters in base64: what is shorter can be guessed."""
+
+Group = Literal["Model", "Network", "Keys", "Engine", "Limits", "Start-up and logs"]
+
+ACTIONS = {
+    "--help": "Show this list and exit.",
+    "--version": "Show the version and exit.",
+    "--print-settings": "Show the settings in effect as a TOML file, with keys left out, and exit.",
+    "--new-key": "Make an API key, show it with the line for a keys file that holds only its hash, and exit.",
+}
+"""Flags that are not settings: each does one thing and exits. `server.cli` does them; here they are known by name."""
+
+
+class SettingsError(Exception):
+    """What is wrong with the settings, for a person to read: one problem a line, in the spelling of its source."""
+
+
+# ---- The table --------------------------------------------------------------------------------------
+
+
+def _setting(
+    group: Group, default: object, description: str, *, unset: str = "none", metavar: str = "", **bounds: Any
+) -> Any:
+    """A row of the table. `unset` says in the help what an empty default means."""
+    extra: dict[str, Any] = {"group": group, "unset": unset, "metavar": metavar}
+    return Field(default=default, description=description, json_schema_extra=extra, **bounds)
+
+
+def _split_commas(value: object) -> object:
+    return [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
+
+
+def _parse_json(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        raise ValueError(f"is not a JSON object: {error}") from None
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+Texts = Annotated[list[str], NoDecode, BeforeValidator(_split_commas)]
+ApiKey = Annotated[SecretStr, Field(min_length=MIN_KEY_LENGTH)]
+Secrets = Annotated[list[ApiKey], NoDecode, BeforeValidator(_split_commas)]
+JsonObject = Annotated[dict[str, Any], NoDecode, BeforeValidator(_parse_json)]
+UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
+LogLevel = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)]
+
+
+class Settings(BaseSettings):
+    """All settings. Building one from arguments reads neither the environment nor a file: `load_settings` does."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        env_ignore_empty=True,  # compose files pass variables that nobody has set as empty strings
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,  # the input may be a key
+        allow_inf_nan=False,
+    )
+
+    # ---- Model
+    model: str = _setting(
+        "Model",
+        "demo",
+        "The model to serve: demo (a small one that comes with the server), a hub id such as MBZUAI/AIN, or a folder.",
+        min_length=1,
+    )
+    revision: str | None = _setting(
+        "Model", None, "The branch, tag or commit of a model from the hub.", unset="the hub's main branch"
+    )
+    served_model_name: Texts = _setting(
+        "Model",
+        [],
+        "The names under which clients may ask for the model; the first is the one that replies carry.",
+        unset="derived from the model",
+        metavar="NAME",
+    )
+    engine: Literal["vllm", "scripted"] = _setting(
+        "Model",
+        "vllm",
+        "What runs the model. scripted runs none: it answers from a script, for tests and drills of clients and "
+        "balancers only.",
+    )
+
+    # ---- Network
+    host: str = _setting(
+        "Network",
+        "127.0.0.1",
+        "The address to listen on. One that other machines can reach asks for API keys.",
+        metavar="ADDRESS",
+        min_length=1,
+    )
+    port: int = _setting("Network", 8000, "The TCP port to listen on; 0 takes any free one.", ge=0, le=65535)
+    root_path: str = _setting(
+        "Network", "", "The path under which a reverse proxy publishes the server, such as /ain.", metavar="PATH"
+    )
+    cors_origins: Texts = _setting(
+        "Network",
+        [],
+        "The origins whose web pages may call the API from a browser, such as https://example.org; * allows all.",
+        metavar="ORIGIN",
+    )
+    keep_alive_s: int = _setting(
+        "Network",
+        130,
+        "How long an idle connection stays open. Above the idle times of common connection pools, so that a "
+        "client never sends into a connection that is just closing.",
+        ge=1,
+        le=86_400,
+    )
+
+    # ---- Keys
+    api_keys: Secrets = _setting(
+        "Keys",
+        [],
+        f"The API keys to accept, as KEY or NAME=KEY, each of {MIN_KEY_LENGTH} characters or more. Other users of "
+        "the machine can read flags: prefer the variable or a file.",
+        metavar="KEY",
+    )
+    api_keys_file: UserPath | None = _setting(
+        "Keys", None, "A file with one API key a line, as KEY, NAME = KEY or NAME = sha256:HASH.", metavar="FILE"
+    )
+    allow_unauthenticated: bool = _setting(
+        "Keys", False, "Let anyone in without a key, even on an address that other machines can reach."
+    )
+
+    # ---- Engine
+    device: Literal["auto", "cpu", "gpu"] = _setting(
+        "Engine", "auto", "Where the model runs; auto takes the GPU if the machine has one."
+    )
+    dtype: Literal["auto", "half", "float16", "bfloat16", "float", "float32"] = _setting(
+        "Engine", "auto", "The number format of the weights; auto takes the model's own."
+    )
+    quantization: str | None = _setting(
+        "Engine",
+        None,
+        "How weights are made smaller, such as fp8.",
+        unset="fp8 only where the model does not fit otherwise",
+        metavar="METHOD",
+    )
+    max_model_len: int | None = _setting(
+        "Engine",
+        None,
+        "The longest context in tokens, prompt and answer together.",
+        unset="chosen by memory",
+        ge=16,
+        le=10_000_000,
+    )
+    max_num_seqs: int | None = _setting(
+        "Engine", None, "How many sequences the engine works on at once.", unset="chosen by memory", ge=1, le=65_536
+    )
+    max_num_batched_tokens: int | None = _setting(
+        "Engine", None, "How many tokens the engine takes in one step.", unset="chosen by memory", ge=16, le=10_000_000
+    )
+    gpu_memory_utilization: float | None = _setting(
+        "Engine", None, "The share of the GPU's memory that the engine may fill.", unset="chosen by memory", gt=0, le=1
+    )
+    kv_cache_gib: int | None = _setting(
+        "Engine",
+        None,
+        "Memory in GiB for the CPU engine's KV cache.",
+        unset="chosen by memory",
+        metavar="GIB",
+        ge=1,
+        le=65_536,
+    )
+    tensor_parallel_size: int = _setting("Engine", 1, "Over how many GPUs each layer is split.", ge=1, le=1024)
+    pipeline_parallel_size: int = _setting(
+        "Engine", 1, "Over how many groups of GPUs the layers are shared out.", ge=1, le=1024
+    )
+    nnodes: int = _setting("Engine", 1, "How many machines work together.", ge=1, le=1024)
+    node_rank: int = _setting("Engine", 0, "Which of these machines this one is, counted from 0.", ge=0, le=1023)
+    master_addr: str = _setting(
+        "Engine", "127.0.0.1", "The address of machine 0, where the others meet it.", metavar="ADDRESS", min_length=1
+    )
+    master_port: int = _setting("Engine", 29501, "The port of machine 0, where the others meet it.", ge=1, le=65535)
+    distributed_executor_backend: Literal["mp", "ray", "uni"] | None = _setting(
+        "Engine",
+        None,
+        "What starts the engine's workers: processes, Ray, or nothing (one GPU).",
+        unset="the engine decides",
+    )
+    enforce_eager: bool | None = _setting(
+        "Engine",
+        None,
+        "Run without compiled graphs: a quicker start, slower answers on a GPU.",
+        unset="on for the CPU, off for a GPU",
+    )
+    engine_args: JsonObject = _setting(
+        "Engine",
+        {},
+        "Any other argument of vLLM's engine, with a JSON value or plain text; repeatable. The variable takes a "
+        "JSON object, the file a table [engine_args].",
+        metavar="NAME=VALUE",
+    )
+
+    # ---- Limits
+    max_requests: int = _setting(
+        "Limits",
+        64,
+        "How many requests may be in the house at once; more are told to try again later.",
+        ge=1,
+        le=100_000,
+    )
+    max_choices: int = _setting("Limits", 8, "The largest n, the answers that one request may ask for.", ge=1, le=128)
+    max_body_mib: int = _setting("Limits", 64, "The largest request body in MiB.", metavar="MIB", ge=1, le=4096)
+    body_timeout_s: float = _setting(
+        "Limits", 60.0, "How long a client may take to send its request body.", gt=0, le=3600
+    )
+    max_pictures: int = _setting("Limits", 16, "How many pictures one request may hold.", ge=0, le=1000)
+    max_picture_mib: int = _setting(
+        "Limits", 20, "The largest picture in MiB, as sent or downloaded.", metavar="MIB", ge=1, le=4096
+    )
+    max_picture_megapixels: int = _setting(
+        "Limits", 100, "The largest picture in millions of pixels, once decoded.", metavar="MEGAPIXELS", ge=1, le=1000
+    )
+    min_pixels: int | None = _setting(
+        "Limits",
+        None,
+        "Smaller pictures are enlarged to this many pixels.",
+        unset="the model's",
+        metavar="PIXELS",
+        ge=784,
+        le=100_000_000,
+    )
+    max_pixels: int | None = _setting(
+        "Limits",
+        None,
+        "Larger pictures are reduced to this many pixels: fewer cost less and show less.",
+        unset="the model's",
+        metavar="PIXELS",
+        ge=784,
+        le=100_000_000,
+    )
+    fetch_timeout_s: float = _setting(
+        "Limits", 10.0, "How long fetching a picture from its address may take.", gt=0, le=3600
+    )
+    fetch_allowed_hosts: Texts = _setting(
+        "Limits",
+        [],
+        "Hosts, as NAME or NAME:PORT, from which pictures are fetched although they are not public, such as an image "
+        "store of your own.",
+        unset="public hosts only",
+        metavar="HOST",
+    )
+    default_max_tokens: int | None = _setting(
+        "Limits",
+        None,
+        "The longest answer in tokens for a request that sets no limit itself.",
+        unset="what the context leaves",
+        ge=1,
+        le=10_000_000,
+    )
+    drain_timeout_s: float = _setting(
+        "Limits",
+        30.0,
+        "How long requests under way may take to finish when the server is told to stop.",
+        ge=0,
+        le=86_400,
+    )
+    decode_threads: int | None = _setting(
+        "Limits", None, "How many pictures are decoded at the same time.", unset="one for each CPU core", ge=1, le=1024
+    )
+
+    # ---- Start-up and logs
+    config: UserPath | None = _setting("Start-up and logs", None, "A TOML file with settings.", metavar="FILE")
+    log_file: UserPath | None = _setting(
+        "Start-up and logs",
+        None,
+        "Where the engine's own log goes.",
+        unset="engine-PORT.log in ~/.local/state/ain-server",
+        metavar="FILE",
+    )
+    log_level: LogLevel = _setting(
+        "Start-up and logs", "info", "The least important messages that the server still logs."
+    )
+    quiet: bool = _setting(
+        "Start-up and logs", False, "Show no progress while starting, only that the server is ready, and errors."
+    )
+    warmup: bool = _setting(
+        "Start-up and logs",
+        True,
+        "Answer a first request in private before the server says that it is ready, so that the first client does "
+        "not wait longer than the others.",
+    )
+
+    def log_path(self, port: int) -> Path:
+        """Where the engine's log goes for the server on `port`: `log_file`, or a file in the user's state folder."""
+        return self.log_file or _state_folder() / f"engine-{port}.log"
+
+    @property
+    def state_folder(self) -> Path:
+        """Where the server keeps what it makes for itself: logs, completed model folders."""
+        return _state_folder()
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether only this machine can reach the server."""
+        return is_loopback(self.host)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments only. `load_settings` merges the sources itself, to name in errors the one that is at fault."""
+        return (init_settings,)
+
+    @field_validator("model")
+    @classmethod
+    def _home_folder(cls, model: str) -> str:
+        return str(Path(model).expanduser()) if model.startswith("~") else model
+
+    @field_validator("root_path")
+    @classmethod
+    def _clean_root_path(cls, path: str) -> str:
+        if path and not path.startswith("/"):
+            raise ValueError("must begin with /")
+        return path.rstrip("/")
+
+    @field_validator("api_keys_file")
+    @classmethod
+    def _keys_file_exists(cls, path: Path | None) -> Path | None:
+        if path is not None and not path.is_file():
+            raise ValueError(f"there is no file {path}")
+        return path
+
+    @field_validator("engine_args")
+    @classmethod
+    def _engine_names(cls, args: dict[str, Any]) -> dict[str, Any]:
+        args = _with_snake_names(args)
+        for name in args:
+            if name in cls.model_fields:
+                raise ValueError(f"{name} is a setting of its own: {flag_of(name)} ({env_of(name)})")
+        return args
+
+    @model_validator(mode="after")
+    def _public_address_needs_a_decision(self) -> Self:
+        keys = bool(self.api_keys or self.api_keys_file)
+        if keys and self.allow_unauthenticated:
+            raise _conflict("allow_unauthenticated", "contradicts the API keys that are set: keep one of the two")
+        if not (self.on_loopback or keys or self.allow_unauthenticated):
+            raise _conflict("host", f"other machines can reach {self.host}, and no API key is set. {THREE_WAYS_OUT}")
+        return self
+
+    @model_validator(mode="after")
+    def _numbers_agree(self) -> Self:
+        if self.min_pixels and self.max_pixels and self.min_pixels > self.max_pixels:
+            raise _conflict("min_pixels", f"{self.min_pixels} is more than max_pixels, {self.max_pixels}")
+        if self.node_rank >= self.nnodes:
+            raise _conflict("node_rank", f"{self.node_rank} must be less than nnodes, {self.nnodes}")
+        return self
+
+
+THREE_WAYS_OUT = f"""Three ways out:
+  - listen on this machine only: --host 127.0.0.1 (AIN_HOST)
+  - ask for keys: --api-keys-file FILE (AIN_API_KEYS_FILE) or AIN_API_KEYS; {PROGRAM} --new-key makes one
+  - let anyone in: --allow-unauthenticated (AIN_ALLOW_UNAUTHENTICATED=true)"""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is one that only this machine can reach."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def flag_of(name: str) -> str:
+    """The flag of a setting."""
+    return "--engine-arg" if name == "engine_args" else "--" + name.replace("_", "-")
+
+
+def env_of(name: str) -> str:
+    """The environment variable of a setting."""
+    return ENV_PREFIX + name.upper()
+
+
+def _conflict(name: str, problem: str) -> PydanticCustomError:
+    """Two settings that do not go together; `name` is the one to blame."""
+    return PydanticCustomError("conflict", "{problem}", {"name": name, "problem": problem})
+
+
+def _with_snake_names(args: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.strip().lstrip("-").replace("-", "_"): value for name, value in args.items()}
+
+
+def _state_folder() -> Path:
+    base = os.environ.get("XDG_STATE_HOME", "")
+    if os.path.isabs(base):  # the XDG rules say to ignore a relative one
+        return Path(base) / "ain-server"
+    try:
+        return Path.home() / ".local" / "state" / "ain-server"
+    except RuntimeError:  # a container's user without a home
+        return Path(tempfile.gettempdir()) / "ain-server"
+
+
+# ---- The table, described ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SettingRow:
+    """A setting as documentation shows it."""
+
+    name: str
+    """Also the key in the TOML file."""
+    group: Group
+    flag: str
+    env: str
+    allowed: str
+    default: str
+    description: str
+
+
+def describe() -> list[SettingRow]:
+    """Every setting in the order of the table: what the README's table and the tests are made from."""
+    return [_row(name, field) for name, field in Settings.model_fields.items()]
+
+
+def _row(name: str, field: FieldInfo) -> SettingRow:
+    flag = f"{flag_of(name)} {_metavar(name, field)}".rstrip()
+    if _kind(field) is bool:
+        flag = f"--[no-]{flag[2:]}"
+    description = field.description or ""
+    return SettingRow(name, _extra(field, "group"), flag, env_of(name), _allowed(field), _default(field), description)
+
+
+def _extra(field: FieldInfo, key: str) -> Any:
+    extra = field.json_schema_extra
+    return extra[key] if isinstance(extra, dict) else None
+
+
+def _kind(field: FieldInfo) -> Any:
+    """The type of a field without its Annotated and its `| None`."""
+    kind: Any = field.annotation
+    if get_origin(kind) in (Union, types.UnionType):
+        kind = next(arm for arm in get_args(kind) if arm is not type(None))
+    while get_origin(kind) is Annotated:
+        kind = get_args(kind)[0]
+    return kind
+
+
+def _metavar(name: str, field: FieldInfo) -> str:
+    kind = _kind(field)
+    if kind is bool:
+        return ""
+    if get_origin(kind) is Literal:
+        return "{" + ",".join(get_args(kind)) + "}"
+    if name.endswith("_s"):
+        return "SECONDS"
+    number = "N" if kind is int else "X" if kind is float else ""
+    return _extra(field, "metavar") or number or name.upper()
+
+
+def _default(field: FieldInfo) -> str:
+    value = field.default
+    if value is None or value in ("", [], {}):
+        return str(_extra(field, "unset"))
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _allowed(field: FieldInfo) -> str:
+    """What a setting accepts, in words."""
+    kind = _kind(field)
+    if get_origin(kind) is Literal:
+        return "one of " + ", ".join(get_args(kind))
+    if kind in (int, float):
+        return f"a {'whole ' if kind is int else ''}number {_bounds(field)}".rstrip()
+    words = {bool: "true or false", list: "a list, separated by commas", dict: "a JSON object", Path: "a path"}
+    return words.get(get_origin(kind) or kind, "text")
+
+
+def _bounds(field: FieldInfo) -> str:
+    low = high = ""
+    for bound in field.metadata:
+        match bound:
+            case object(ge=number):
+                low = f"from {number}"
+            case object(gt=number):
+                low = f"above {number}"
+            case object(le=number):
+                high = f"to {number}" if low.startswith("from") else f"and at most {number}"
+            case object(lt=number):
+                high = f"below {number}"
+    return f"{low} {high}".strip()
+
+
+def help_text(width: int | None = None) -> str:
+    """The text of --help, laid out for the terminal."""
+    width = min(width or shutil.get_terminal_size().columns, 110) - 1
+    rows = describe()
+    lines = [f"usage: {PROGRAM} [SETTINGS...]", ""]
+    lines += _wrapped(
+        "An OpenAI-compatible server for AIN and the Qwen2-VL family. Without settings it serves the bundled demo model"
+        " on this machine only. Every setting can be a flag, the environment variable in brackets, or a line in a TOML"
+        " file (--config); flags win over variables, variables over the file.",
+        width,
+    )
+    for group in dict.fromkeys(row.group for row in rows):
+        lines += ["", f"{group}:"]
+        for row in rows:
+            if row.group == group:
+                lines += _help_entry(row.flag, row.description, f"[{row.env}; default: {row.default}]", width)
+    lines += ["", "Instead of serving:"]
+    for flag, description in ACTIONS.items():
+        lines += _help_entry("-h, --help" if flag == "--help" else flag, description, "", width)
+    return "\n".join(lines) + "\n"
+
+
+def _help_entry(flag: str, description: str, twin: str, width: int, column: int = 28) -> list[str]:
+    text = _wrapped(description, width - column) + (_wrapped(twin, width - column) if twin else [])
+    if len(flag) + 4 > column:
+        text.insert(0, "")
+    lines = [" " * column + line for line in text]
+    lines[0] = f"  {flag}".ljust(column) + text[0]
+    return [line.rstrip() for line in lines]
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, max(width, 30), break_long_words=False, break_on_hyphens=False)
+
+
+# ---- The three sources ------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Source:
+    """Where settings come from: their values, what is wrong already, and how this source spells a setting's name."""
+
+    values: dict[str, Any]
+    problems: list[str]
+    spell: Callable[[str], str]
+
+
+def load_settings(argv: Sequence[str] | None = None) -> Settings:
+    """Flags, environment and file merged into checked settings; `argv` defaults to the command line.
+
+    Raises SettingsError with all that is wrong, one problem a line.
+    """
+    flags = _from_flags(sys.argv[1:] if argv is None else argv)
+    environment = _from_environment()
+    file = _from_file(flags, environment)
+    sources = [flags, environment, file]
+    problems = [problem for source in sources for problem in source.problems + _take_engine_args(source)]
+    settings: Settings | None = None
+    try:
+        settings = Settings(**_merge(sources))
+    except ValidationError as error:
+        problems += [_explain(details, sources) for details in error.errors(include_url=False)]
+    if problems or settings is None:
+        raise SettingsError("\n".join(dict.fromkeys(problems)))
+    return settings
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Argparse would print its usage and leave the process."""
+        raise SettingsError(message.removeprefix("argument "))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(PROGRAM, add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    for name, field in Settings.model_fields.items():
+        kind = _kind(field)
+        if kind is bool:
+            parser.add_argument(flag_of(name), dest=name, action=argparse.BooleanOptionalAction)
+        else:
+            repeatable = get_origin(kind) in (list, dict)
+            parser.add_argument(flag_of(name), dest=name, action="append" if repeatable else "store")
+    return parser
+
+
+def _from_flags(argv: Sequence[str]) -> Source:
+    namespace, unknown = _parser().parse_known_args(list(argv))
+    values = vars(namespace)
+    problems = _unknown_flags(unknown)
+    for name in values.keys() - {"engine_args"}:
+        if isinstance(values[name], list):
+            values[name] = ",".join(values[name])
+    if "engine_args" in values:
+        pairs, wrong = _engine_pairs(values["engine_args"])
+        values["engine_args"] = pairs
+        problems += wrong
+    return Source(values, problems, flag_of)
+
+
+def _unknown_flags(unknown: list[str]) -> list[str]:
+    known = [flag_of(name) for name in Settings.model_fields] + list(ACTIONS)
+    flags = [word.partition("=")[0] for word in unknown if word.startswith("-")]
+    if flags:  # what stands after an unknown flag is probably its value: not a problem of its own
+        return [_unknown("flag", flag, known) for flag in flags]
+    return [f"{word}: not a flag; to serve this model write --model {word}" for word in unknown]
+
+
+def _engine_pairs(pairs: list[str]) -> tuple[dict[str, Any], list[str]]:
+    values, problems = {}, []
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if name and equals:
+            values[name] = _json_or_text(text)
+        else:
+            problems.append(f"--engine-arg {pair}: write it as NAME=VALUE")
+    return values, problems
+
+
+def _json_or_text(text: str) -> Any:
+    # Python's spelling counts too: as text, "False" would be true.
+    python = {"true": True, "false": False, "none": None}
+    try:
+        return python[text.lower()] if text.lower() in python else json.loads(text)
+    except ValueError:
+        return text
+
+
+KUBERNETES = re.compile(r"_SERVICE_HOST$|_SERVICE_PORT(_\w+)?$|_PORT_\d+_(TCP|UDP|SCTP)(_\w+)?$")
+KUBERNETES_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
+"""Kubernetes gives every pod variables for each Service: one named ain makes AIN_SERVICE_HOST and even AIN_PORT."""
+
+
+def _from_environment() -> Source:
+    known = [env_of(name) for name in Settings.model_fields]
+    problems = [
+        _unknown("variable", name, known)
+        for name, value in sorted(os.environ.items())
+        if name.upper().startswith(ENV_PREFIX)
+        and name.upper() not in known
+        and not (KUBERNETES.search(name) or KUBERNETES_ADDRESS.match(value))
+    ]
+    return Source(dict(EnvSettingsSource(Settings)()), problems, env_of)
+
+
+def _from_file(flags: Source, environment: Source) -> Source:
+    source = next((source for source in (flags, environment) if "config" in source.values), None)
+    if source is None:
+        return Source({}, [], str)
+    path = Path(source.values["config"]).expanduser()
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        return Source({}, [f"{source.spell('config')}: cannot read {path}: {error.strerror}"], str)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return Source({}, [f"{source.spell('config')}: {path} is not a TOML file: {error}"], str)
+    known = [name for name in Settings.model_fields if name != "config"]
+    problems = [f"{path}: " + _unknown("key", name, known) for name in values if name not in known]
+    return Source({name: values[name] for name in values if name in known}, problems, lambda name: f"{path}: {name}")
+
+
+def _unknown(what: str, name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, known, 1)
+    if near:
+        return f"{name}: unknown {what}; did you mean {near[0]}?"
+    return f"{name}: unknown {what}; {PROGRAM} --help lists all"
+
+
+def _take_engine_args(source: Source) -> list[str]:
+    """Reads a source's engine_args; takes out, and reports, those that are settings of their own."""
+    args = source.values.get("engine_args")
+    try:
+        args = _parse_json(args)
+    except ValueError:
+        return []  # left for the check of all settings, which words it
+    if not isinstance(args, dict):
+        return []
+    args = _with_snake_names(args)
+    named = [name for name in args if name in Settings.model_fields]
+    source.values["engine_args"] = {name: value for name, value in args.items() if name not in named}
+    return [f"{source.spell('engine_args')}: {name} is a setting of its own: {source.spell(name)}" for name in named]
+
+
+def _merge(sources: Sequence[Source]) -> dict[str, Any]:
+    """The first source wins; engine_args are merged name by name, so that a flag need not repeat the file's."""
+    merged: dict[str, Any] = {}
+    for source in reversed(sources):
+        engine_args = merged.get("engine_args")
+        merged |= source.values
+        if isinstance(engine_args, dict) and isinstance(merged["engine_args"], dict):
+            merged["engine_args"] = engine_args | merged["engine_args"]
+    return merged
+
+
+def _explain(details: ErrorDetails, sources: Sequence[Source]) -> str:
+    """One of pydantic's errors as a line that names the setting as its source spells it."""
+    context = details.get("ctx", {})
+    name = str(details["loc"][0] if details["loc"] else context["name"])
+    source = next((source for source in sources if name in source.values), sources[0])
+    spelled = source.spell(name)
+    if details["type"] == "conflict":
+        return f"{spelled}: {details['msg']}"
+    if details["type"] == "value_error":
+        return f"{spelled}: {context['error']}"
+    if name == "api_keys":  # never shows its value
+        return f"{spelled}: every key needs at least {MIN_KEY_LENGTH} characters; {PROGRAM} --new-key makes one"
+    line = f"{spelled}: {_shown(source.values.get(name))} must be {_allowed(Settings.model_fields[name])}"
+    if source.spell is env_of and KUBERNETES_ADDRESS.match(str(source.values.get(name))):
+        line += " (Kubernetes sets this variable for a Service of that name: set enableServiceLinks: false in the pod)"
+    return line
+
+
+SHOWN = 60
+"""How many characters of a wrong value an error repeats."""
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."

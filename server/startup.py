@@ -1,0 +1,136 @@
+"""Brings the model up behind an open port, and watches that it stays up."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from contextlib import aclosing
+from pathlib import Path
+
+import anyio.to_thread
+import numpy as np
+
+from server.core import EngineState, GenerationRequest, Message, Picture, PictureSource, Sampling
+from server.engine.checkpoint import find_checkpoint
+from server.engine.protocol import Engine, StartupError
+from server.engine.setup import EngineSetup
+from server.families import load_family
+from server.families.family import Family, UnknownFamilyError
+from server.inference import Inference
+from server.media.pixels import PixelLimits
+from server.media.prepare import MediaLimits, Preparer
+from server.services import Services
+from server.settings import Settings
+from server.telemetry.console import Console
+
+WATCH_EVERY_S = 0.2
+WARM_UP_GRID = (1, 4, 4)
+MIB = 1 << 20
+
+SetUpEngine = Callable[[Path, Family], EngineSetup]
+"""Decides how the engine runs the model in a folder."""
+
+
+class Steps:
+    """The phases of start-up, one after the other, for the console and for /health/ready."""
+
+    def __init__(self, console: Console, services: Services) -> None:
+        self._console = console
+        self._services = services
+        self._open = False
+
+    def begin(self, name: str, detail: str = "") -> None:
+        """End the step before and begin the next. Any thread may call this."""
+        self.end()
+        self._open = True
+        self._services.phase = name.lower()
+        self._console.begin(name, detail)
+
+    def end(self) -> None:
+        """End the step that is open, if one is."""
+        if self._open:
+            self._open = False
+            self._console.done()
+
+
+async def bring_up(services: Services, console: Console, set_up_engine: SetUpEngine) -> None:
+    """Find the model, start the engine, warm it up; from then on `services` takes requests.
+
+    Raises:
+        StartupError: with what happened and what to do next.
+    """
+    settings, steps = services.settings, Steps(console, services)
+    steps.begin("Find the model", settings.model)
+    folder = await anyio.to_thread.run_sync(
+        find_checkpoint,
+        settings.model,
+        settings.revision,
+        settings.state_folder,
+        console.update,
+        abandon_on_cancel=True,
+    )
+    family = await anyio.to_thread.run_sync(_family_of, folder)
+    setup = set_up_engine(folder, family)
+    steps.end()
+    for note in setup.notes:
+        console.note(note)
+    services.engine = setup.engine
+    await setup.engine.start(steps.begin)
+    if settings.warmup:
+        steps.begin("Warm up", "a picture and a word")
+        await warm_up(setup.engine, family)
+    steps.end()
+    services.preparer = _preparer(settings, family, setup.max_pixels)
+    services.inference = Inference(
+        engine=setup.engine,
+        family=family,
+        pictures=services.preparer,
+        gate=services.gate,
+        default_max_tokens=settings.default_max_tokens,
+    )
+
+
+async def until_dead(engine: Engine) -> None:
+    """Return once the engine has died; it is never READY again by itself."""
+    while engine.state is not EngineState.DEAD:  # noqa: ASYNC110  vLLM raises a flag, it sets no event
+        await asyncio.sleep(WATCH_EVERY_S)
+
+
+async def warm_up(engine: Engine, family: Family) -> None:
+    """Run a first picture and a first word through the engine, so that no client waits for what is made lazily."""
+    grid_t, grid_h, grid_w = WARM_UP_GRID
+    patches = np.zeros((grid_t * grid_h * grid_w, 3 * 2 * 14 * 14), np.uint8)
+    picture = Picture(patches, WARM_UP_GRID, "warm-up", (grid_w * 14, grid_h * 14))
+    message = Message("user", (PictureSource("", ""), "Warm up."))
+    prompt = family.build_prompt([message], [picture])
+    request = GenerationRequest("warm-up", prompt, Sampling(max_tokens=2, temperature=0.0))
+    async with aclosing(engine.generate(request)) as events:
+        async for _ in events:
+            pass
+
+
+def _family_of(folder: Path) -> Family:
+    try:
+        return load_family(folder)
+    except UnknownFamilyError as error:
+        raise StartupError(str(error), "Choose a model of a known family, or complete its files.") from error
+
+
+def _preparer(settings: Settings, family: Family, max_pixels: int) -> Preparer:
+    pixels = PixelLimits(
+        min_pixels=min(settings.min_pixels or family.min_pixels, max_pixels),
+        max_pixels=max_pixels,
+        hard_max_pixels=max_pixels,
+        factor=family.factor,
+    )
+    limits = MediaLimits(
+        max_pictures=settings.max_pictures,
+        max_picture_bytes=settings.max_picture_mib * MIB,
+        max_request_bytes=settings.max_body_mib * MIB,
+        max_decoded_pixels=settings.max_picture_megapixels * 1_000_000,
+        fetch_timeout_s=settings.fetch_timeout_s,
+        allowed_hosts=tuple(settings.fetch_allowed_hosts),
+        decode_threads=settings.decode_threads or os.cpu_count() or 1,
+    )
+    return Preparer(pixels, limits)

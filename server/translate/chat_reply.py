@@ -1,0 +1,111 @@
+"""An engine's events to the Chat Completions wire, whole or streamed."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import orjson
+
+from server.core import Event, Finished, TextDelta, Usage
+from server.errors import ApiError, InternalError
+from server.inference import Answer
+from server.translate import sse
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyHead:
+    """What every reply and every chunk of a request says of itself."""
+
+    id: str
+    model: str
+    created: int = field(default_factory=lambda: int(time.time()))
+
+
+def completion(head: ReplyHead, answer: Answer) -> bytes:
+    """A `chat.completion` object as JSON."""
+    return orjson.dumps(
+        {
+            "id": head.id,
+            "object": "chat.completion",
+            "created": head.created,
+            "model": head.model,
+            "choices": [
+                {
+                    "index": index,
+                    "message": {"role": "assistant", "content": choice.text, "refusal": None},
+                    "logprobs": None,
+                    "finish_reason": choice.reason.value,
+                }
+                for index, choice in enumerate(answer.choices)
+            ],
+            "usage": usage_object(answer.usage),
+            "service_tier": "default",
+            "system_fingerprint": None,
+        }
+    )
+
+
+def usage_object(usage: Usage) -> dict[str, object]:
+    """Usage as the wire has it."""
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+    }
+
+
+class ChunkWriter:
+    """Writes `chat.completion.chunk` frames. All that is equal in every chunk is composed once, not per token."""
+
+    def __init__(self, head: ReplyHead, n: int, *, include_usage: bool) -> None:
+        self.id = head.id
+        start = orjson.dumps(
+            {"id": head.id, "object": "chat.completion.chunk", "created": head.created, "model": head.model}
+        )[:-1]
+        self._include_usage = include_usage
+        tail = b'],"usage":null}' if include_usage else b"]}"
+        self._starts = [start + b',"choices":[{"index":%d,"delta":' % index for index in range(n)]
+        self._content_tail = b'},"logprobs":null,"finish_reason":null}' + tail
+        self._finish_tail = b'"}' + tail
+        self._usage_start = start + b',"choices":[],"usage":'
+
+    def opening(self) -> bytes:
+        """The role of every choice, in index order, once."""
+        return b"".join(
+            sse.frame(start + b'{"role":"assistant","content":""' + self._content_tail) for start in self._starts
+        )
+
+    def write(self, event: Event) -> bytes:
+        """The frame of one event; empty where the wire has nothing to say."""
+        match event:
+            case TextDelta(index, text):
+                return sse.frame(self._starts[index] + b'{"content":' + orjson.dumps(text) + self._content_tail)
+            case Finished(index, reason):
+                body = b'{},"logprobs":null,"finish_reason":"' + reason.value.encode()
+                return sse.frame(self._starts[index] + body + self._finish_tail)
+            case Usage() if self._include_usage:
+                return sse.frame(self._usage_start + orjson.dumps(usage_object(event)) + b"}")
+            case _:
+                return b""
+
+
+async def chunks(events: AsyncIterator[Event], writer: ChunkWriter) -> AsyncIterator[bytes]:
+    """A whole event stream as SSE bytes, ended by `[DONE]`, also after an error in mid-stream."""
+    yield writer.opening()
+    try:
+        async for event in events:
+            written = writer.write(event)
+            if written:
+                yield written
+    except ApiError as error:
+        yield sse.error_frame(error)
+    except Exception:
+        log.exception("a stream broke", extra={"completion": writer.id})
+        yield sse.error_frame(InternalError("The server failed in the middle of this reply."))
+    yield sse.DONE

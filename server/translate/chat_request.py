@@ -1,0 +1,146 @@
+"""A Chat Completions body to a Conversation: what cannot be honoured is refused, never silently dropped."""
+
+from __future__ import annotations
+
+import logging
+import unicodedata
+from collections.abc import Iterator
+
+from server.core import Conversation, Message, PictureSource, PixelBudget, Role, Sampling
+from server.errors import BadRequest, UnsupportedParameter
+from server.protocol.chat import (
+    PARTS,
+    ChatCompletionRequest,
+    ChatMessage,
+    ContentPart,
+    ImagePart,
+    ImageUrlPart,
+    PixelControls,
+    TextPart,
+)
+
+log = logging.getLogger(__name__)
+
+ROLES: dict[str, Role] = {"developer": "system", "system": "system", "user": "user", "assistant": "assistant"}
+
+HARMLESS: dict[str, tuple[object, ...]] = {
+    "add_generation_prompt": (True,),
+    "audio": (),
+    "bad_words": ([],),
+    "best_of": (1,),
+    "chat_template": (),
+    "chat_template_kwargs": ({},),
+    "continue_final_message": (False,),
+    "echo": (False,),
+    "function_call": ("none", "auto"),
+    "functions": ([],),
+    "ignore_eos": (False,),
+    "image_embeds": (),
+    "logit_bias": ({},),
+    "logprobs": (False,),
+    "min_tokens": (0,),
+    "mm_processor_kwargs": ({},),
+    "modalities": (["text"],),
+    "prompt_logprobs": (),
+    "response_format": ({"type": "text"},),
+    "stop_token_ids": ([],),
+    "structured_outputs": (),
+    "tool_choice": ("none", "auto"),
+    "tools": ([],),
+    "top_logprobs": (0,),
+    "truncate_prompt_tokens": (),
+    "use_beam_search": (False,),
+    "web_search_options": (),
+}
+"""Fields that would change the answer and are not offered, with the values that ask for nothing."""
+
+MAX_STOPS = 4
+MAX_STOP_CHARACTERS = 1024
+
+
+def to_conversation(body: ChatCompletionRequest, request_id: str, max_choices: int) -> Conversation:
+    """Translate a validated body.
+
+    Raises:
+        BadRequest: what pydantic cannot judge; `param` names the field.
+        UnsupportedParameter: a field that would change the answer and is not offered.
+    """
+    _refuse_unsupported(body)
+    if body.stream_options is not None and not body.stream:
+        raise BadRequest("'stream_options' is only allowed when 'stream' is true.", param="stream_options")
+    if body.n is not None and body.n > max_choices:
+        raise BadRequest(f"Invalid 'n': this server allows at most {max_choices} choices.", param="n")
+    messages = tuple(_message(message, f"messages[{index}]") for index, message in enumerate(body.messages))
+    return Conversation(request_id, messages, _sampling(body))
+
+
+def _refuse_unsupported(body: ChatCompletionRequest) -> None:
+    for name, value in (body.model_extra or {}).items():
+        if value is None:
+            continue
+        if name not in HARMLESS:
+            log.debug("ignored an unknown field of a request", extra={"field": name[:64]})
+        elif value not in HARMLESS[name]:
+            raise UnsupportedParameter(f"'{name}' is not supported by this server.", param=name)
+
+
+def _message(message: ChatMessage, where: str) -> Message:
+    if message.role not in ROLES:
+        raise UnsupportedParameter(f"Messages with role '{message.role}' are not supported.", param=f"{where}.role")
+    if message.content is None and message.role != "assistant":
+        raise BadRequest(
+            f"Missing required parameter: '{where}.content'.",
+            param=f"{where}.content",
+            code="missing_required_parameter",
+        )
+    return Message(ROLES[message.role], tuple(_parts(message.content or [], f"{where}.content")))
+
+
+def _parts(parts: list[ContentPart], where: str) -> Iterator[str | PictureSource]:
+    for index, part in enumerate(parts):
+        here = f"{where}[{index}]"
+        match part:
+            case TextPart():
+                yield part.text
+            case ImageUrlPart():
+                yield PictureSource(part.image_url.url, f"{here}.image_url.url", _budget(part))
+            case ImagePart():
+                yield PictureSource(part.image, f"{here}.image", _budget(part))
+            case _:
+                known = ", ".join(f"'{name}'" for name in PARTS)
+                raise BadRequest(
+                    f"Invalid '{here}.type': the supported content parts are {known}.", param=f"{here}.type"
+                )
+
+
+def _budget(part: PixelControls) -> PixelBudget:
+    return PixelBudget(part.min_pixels, part.max_pixels, part.resized_height, part.resized_width)
+
+
+def _sampling(body: ChatCompletionRequest) -> Sampling:
+    return Sampling(
+        max_tokens=body.max_completion_tokens or body.max_tokens,
+        temperature=body.temperature,
+        top_p=body.top_p,
+        top_k=body.top_k,
+        min_p=body.min_p,
+        presence_penalty=body.presence_penalty,
+        frequency_penalty=body.frequency_penalty,
+        repetition_penalty=body.repetition_penalty,
+        stop=_stops(body.stop or []),
+        seed=body.seed,
+        n=body.n or 1,
+    )
+
+
+def _stops(stops: list[str]) -> tuple[str, ...]:
+    """Stop strings in NFC, the form in which the model writes Arabic with marks."""
+    if len(stops) > MAX_STOPS:
+        raise BadRequest(f"Invalid 'stop': at most {MAX_STOPS} stop strings are allowed.", param="stop")
+    for index, stop in enumerate(stops):
+        if not stop or len(stop) > MAX_STOP_CHARACTERS:
+            raise BadRequest(
+                f"Invalid 'stop[{index}]': a stop string has 1 to {MAX_STOP_CHARACTERS} characters.",
+                param=f"stop[{index}]",
+            )
+    return tuple(unicodedata.normalize("NFC", stop) for stop in stops)
