@@ -104,7 +104,9 @@ def _add_middleware(app: FastAPI, services: Services) -> None:
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
-    return error_response(as_api_error(error))
+    response = error_response(as_api_error(error))
+    response.headers.update(getattr(error, "headers", None) or {})  # Allow, of a 405
+    return response
 
 
 class House:

@@ -81,7 +81,7 @@ async def bring_up(services: Services, console: Console, set_up_engine: SetUpEng
         steps.begin("Warm up", "a picture and a word")
         await warm_up(setup.engine, family)
     steps.end()
-    services.preparer = _preparer(settings, family, setup.max_pixels)
+    services.preparer = _preparer(settings, family, setup.max_pixels, setup.engine.max_model_len)
     services.inference = Inference(
         engine=setup.engine,
         family=family,
@@ -117,7 +117,7 @@ def _family_of(folder: Path) -> Family:
         raise StartupError(str(error), "Choose a model of a known family, or complete its files.") from error
 
 
-def _preparer(settings: Settings, family: Family, max_pixels: int) -> Preparer:
+def _preparer(settings: Settings, family: Family, max_pixels: int, max_model_len: int) -> Preparer:
     pixels = PixelLimits(
         min_pixels=min(settings.min_pixels or family.min_pixels, max_pixels),
         max_pixels=max_pixels,
@@ -128,6 +128,7 @@ def _preparer(settings: Settings, family: Family, max_pixels: int) -> Preparer:
         max_pictures=settings.max_pictures,
         max_picture_bytes=settings.max_picture_mib * MIB,
         max_request_bytes=settings.max_body_mib * MIB,
+        max_request_tokens=max_model_len,
         max_decoded_pixels=settings.max_picture_megapixels * 1_000_000,
         fetch_timeout_s=settings.fetch_timeout_s,
         allowed_hosts=tuple(settings.fetch_allowed_hosts),

@@ -10,7 +10,7 @@ from typing import Any, Final
 from server.demo import questions
 from server.demo.drawing import Picture
 from server.demo.phrases import describe
-from server.demo.pictures import Sample, talk_sample
+from server.demo.pictures import READING, Sample, talk_sample
 
 IMAGE: Final = "<|vision_start|><|image_pad|><|vision_end|>"
 VIDEO: Final = "<|vision_start|><|video_pad|><|vision_end|>"
@@ -67,7 +67,7 @@ def _ask_again(rng: random.Random, sample: Sample) -> Turn:
     language = rng.choice(("en", "ar"))
     if sample.task == "shapes":
         return Turn(questions.pick(rng, questions.DESCRIBE, language), describe(sample.things, language))
-    if sample.task in ("digits", "english_word", "arabic_word"):
+    if sample.task in READING:
         return Turn(questions.pick(rng, questions.READ, language), sample.answer)
     if sample.task == "pair":
         at = rng.randrange(2)

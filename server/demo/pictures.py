@@ -23,6 +23,9 @@ from server.demo.phrases import (
 from server.demo.words import NO_WORDS, Words
 
 LONGEST_NUMBER: Final = 7
+EASTERN: Final = str.maketrans("0123456789", "٠١٢٣٤٥٦٧٨٩")
+READING: Final = ("digits", "arabic_digits", "english_word", "arabic_word", "line")
+"""The tasks whose answer is the text in the picture."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,19 @@ def digits_sample(rng: random.Random, language: Language) -> Sample:
 def random_number(rng: random.Random, longest: int = LONGEST_NUMBER) -> str:
     """A string of 1 to `longest` digits, zeros in front allowed."""
     return "".join(rng.choice("0123456789") for _ in range(rng.randint(1, longest)))
+
+
+def arabic_digits_sample(rng: random.Random, language: Language) -> Sample:
+    """A number in the digits of the Arab East."""
+    return text_sample(rng, "arabic_digits", language, random_number(rng).translate(EASTERN))
+
+
+def line_sample(rng: random.Random, language: Language, words: Words) -> Sample:
+    """Two or three words of one script."""
+    script = rng.choice(LANGUAGES)
+    drawn = [words.draw(rng, script, longest=7) for _ in range(rng.choice((2, 2, 3)))]
+    cased = [random_case(rng, word) for word in drawn] if script == "en" else drawn
+    return text_sample(rng, "line", language, " ".join(cased))
 
 
 def word_sample(rng: random.Random, language: Language, words: Words, script: Language) -> Sample:
@@ -142,6 +158,8 @@ _MAKERS: Final[dict[str, Maker]] = {
     "pair": lambda rng, language, words: pair_sample(rng, language),
     "clip": lambda rng, language, words: clip_sample(rng, language),
     "talk": lambda rng, language, words: talk_sample(rng, language),
+    "arabic_digits": lambda rng, language, words: arabic_digits_sample(rng, language),
+    "line": lambda rng, language, words: line_sample(rng, language, words),
 }
 
 TASKS: Final = tuple(_MAKERS)

@@ -74,7 +74,7 @@ def _progress(report: Callable[[str], None]) -> type[Any]:
     """A tqdm class, as the hub's client wants one, that speaks to our console instead of drawing bars."""
     from tqdm import tqdm
 
-    class Progress(tqdm[Any]):
+    class Progress(tqdm):  # type: ignore[type-arg]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             # The client passes a `name` that plain tqdm does not know.
             kwargs.pop("name", None)

@@ -101,7 +101,7 @@ class Fetcher:
 
         Raises InvalidImage with `param`: invalid_image_url (malformed, or a scheme, port or address that is refused),
         failed_to_download_image (name, connection, TLS, status, encoding, deadline), image_file_too_large. Messages
-        name the host as the client wrote it, never an address that it led to.
+        name neither host nor address.
         """
         async with self._slots:
             try:

@@ -98,8 +98,8 @@ def check_budget(budget: PixelBudget, limits: PixelLimits, *, param: str | None 
 
     `param` is where the picture stands in the request; without it the error carries the field's name.
 
-    Raises BadRequest, whose message begins with the field's name: a value below 1 or above the operator's ceiling,
-    max_pixels below one block, min_pixels above max_pixels (its own or the model's), resized_height without
+    Raises BadRequest, whose message begins with the field's name: a value below 1, a size or minimum above the
+    operator's ceiling, max_pixels below one block, min_pixels above max_pixels (its own or the model's), resized_height without
     resized_width or the reverse, or a ratio of the two over 200.
     """
 
@@ -110,7 +110,8 @@ def check_budget(budget: PixelBudget, limits: PixelLimits, *, param: str | None 
         value: int | None = getattr(budget, name)
         if value is not None and value < 1:
             raise refuse(name, "must be at least 1.")
-        if value is not None and value > limits.hard_max_pixels:
+        # A bound above the ceiling is honoured by the ceiling; a size or a minimum above it cannot be.
+        if name != "max_pixels" and value is not None and value > limits.hard_max_pixels:
             raise refuse(name, f"is more than this server allows, {limits.hard_max_pixels} pixels for a picture.")
 
     height, width = budget.resized_height, budget.resized_width
@@ -201,5 +202,5 @@ def _too_narrow(height: int, width: int) -> bool:
 
 def _pixel_range(budget: PixelBudget, limits: PixelLimits) -> tuple[int, int]:
     low = limits.min_pixels if budget.min_pixels is None else budget.min_pixels
-    high = limits.max_pixels if budget.max_pixels is None else budget.max_pixels
+    high = limits.max_pixels if budget.max_pixels is None else min(budget.max_pixels, limits.hard_max_pixels)
     return low, high

@@ -2,5 +2,5 @@ import pytest
 
 
 @pytest.fixture
-def anyio_backend() -> object:
-    return ("asyncio", {"use_uvloop": True})
+def anyio_backend() -> str:
+    return "asyncio"

@@ -1,0 +1,9 @@
+"""The model whose files the tests use, named once: the one that comes with the server. No test here runs it."""
+
+from typing import Final
+
+from server.demo import MODEL_DIR, SERVED_NAME
+
+MODEL: Final = "/work/shared/demo-model/prototype"
+FOLDER: Final = __import__("pathlib").Path("/work/shared/demo-model/prototype")
+NAME: Final = SERVED_NAME
