@@ -160,7 +160,8 @@ def _font_size(rng: random.Random) -> int:
 
 
 def _canvas_side(rng: random.Random, inside: int, font_size: int) -> int:
-    margin = rng.uniform(0.15, 0.9 if rng.random() < 0.8 else 2.5) * font_size
+    widest = rng.choices((0.9, 2.5, 7.0), (75, 18, 7))[0]
+    margin = rng.uniform(0.15, widest) * font_size
     return max(SMALLEST_SIDE, inside + 4 + round(margin))
 
 

@@ -25,15 +25,19 @@ EARLY: Final = {
     "pair": 1.5,
     "clip": 2.0,
     "talk": 0.4,
+    "arabic_digits": 0.0,
+    "line": 0.0,
 }
 LATE: Final = {
-    "shapes": 2.2,
-    "digits": 2.0,
+    "shapes": 1.6,
+    "digits": 1.2,
     "english_word": 4.0,
     "arabic_word": 5.0,
     "pair": 2.2,
-    "clip": 1.6,
+    "clip": 1.3,
     "talk": 0.5,
+    "arabic_digits": 1.0,
+    "line": 3.0,
 }
 CELLS_ONLY: Final = 0.06
 """Part of the training in which every thing has its cell."""

@@ -130,7 +130,7 @@ def test_no_answer_passes_the_operators_ceiling(
     assert all(side >= FACTOR and side % FACTOR == 0 for side in size)
 
 
-@pytest.mark.parametrize("asked", [AIN.hard_max_pixels + 1, 10**12, 10**5000])
+@pytest.mark.parametrize("asked", [AIN.hard_max_pixels + 1, 10**12, 10**300])
 def test_a_bound_above_the_operators_ceiling_is_honoured_by_the_ceiling(asked: int) -> None:
     size = target_size(10_000, 9_000, PixelBudget(max_pixels=asked), AIN)
     assert size == target_size(10_000, 9_000, PixelBudget(max_pixels=AIN.hard_max_pixels), AIN)
