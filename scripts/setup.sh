@@ -31,7 +31,8 @@ install_lists() {
 }
 
 # Exactly these lists, nothing beside them. They are complete, so no dependency is looked at (see requirements/cpu.in).
-sync_venv() { "$VENV/bin/uv" pip sync requirements/bootstrap.txt "$@"; }
+# Compiled now: else the first start would compile, and every start where Python keeps no bytecode.
+sync_venv() { "$VENV/bin/uv" pip sync --compile-bytecode requirements/bootstrap.txt "$@"; }
 
 lists=("${server[@]}")
 [[ ${1:-} != --dev ]] || lists=("${everything[@]}")

@@ -48,7 +48,7 @@ class ApiError(Exception):
     type: ClassVar[str] = "server_error"
     default_code: ClassVar[str | None] = None
     retry_after: ClassVar[int | None] = None
-    """Seconds after which trying again makes sense; None means that trying again does not help."""
+    """Seconds after which trying again makes sense; None where nothing is known of that."""
 
     def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
         super().__init__(message)
@@ -61,9 +61,9 @@ class ApiError(Exception):
         return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
 
     def headers(self) -> dict[str, str]:
-        """What SDKs and balancers read to decide whether to try again."""
+        """What SDKs and balancers read to decide whether to try again; nothing where their own habits are right."""
         if self.retry_after is None:
-            return {"x-should-retry": "false"} if self.status >= 408 else {}
+            return {}
         return {"retry-after": str(self.retry_after), "x-should-retry": "true"}
 
 

@@ -47,10 +47,10 @@ def vllm_arguments(settings: Settings, folder: Path, device: Device, max_pixels:
 def engine_environment(settings: Settings, device: Device, log_file: Path, scratch: Path) -> dict[str, str]:
     """What vLLM reads from its environment, in this process and in its own ones.
 
-    `scratch` is a folder for its sockets, short since the path of a socket has at most 107 bytes.
+    `scratch` is a folder for its sockets, with a short name: the path of a socket has at most 107 bytes.
     """
     environment = {
-        **logging_to_file(log_file),
+        **logging_to_file(log_file, scratch),
         "VLLM_RPC_BASE_PATH": str(scratch),
         "VLLM_NO_USAGE_STATS": "1",
     }

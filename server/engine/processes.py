@@ -44,8 +44,8 @@ def redirect_output(log_file: Path) -> TextIO:
     return terminal
 
 
-def logging_to_file(log_file: Path) -> dict[str, str]:
-    """The environment that makes vLLM log to a file in every process, instead of to standard output."""
+def logging_to_file(log_file: Path, scratch: Path) -> dict[str, str]:
+    """The environment that makes vLLM log to a file in every process; `scratch` keeps the logging's own settings."""
     config = {
         "version": 1,
         "disable_existing_loggers": False,
@@ -53,8 +53,7 @@ def logging_to_file(log_file: Path) -> dict[str, str]:
         "handlers": {"file": {"class": "logging.FileHandler", "filename": str(log_file), "formatter": "plain"}},
         "loggers": {"vllm": {"handlers": ["file"], "level": "INFO", "propagate": False}},
     }
-    path = log_file.with_suffix(".logging.json")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = scratch / "logging.json"
     path.write_text(json.dumps(config), encoding="utf-8")
     return {"VLLM_LOGGING_CONFIG_PATH": str(path)}
 
