@@ -4,7 +4,7 @@
     ├── BadRequest            400 invalid_request_error
     │   ├── UnsupportedParameter   code unsupported_parameter
     │   ├── ContextLengthExceeded  code context_length_exceeded
-    │   └── InvalidImage           code one of IMAGE_CODES
+    │   └── InvalidImage           code one of ImageCode
     ├── Unauthorized          401 authentication_error
     ├── NotFound              404 not_found_error
     │   └── ModelNotFound          code model_not_found

@@ -77,7 +77,7 @@ class Process(uvicorn.Server):
         self._status = 0
         app = create_app(
             settings,
-            set_up_engine=lambda folder, family: set_up_engine(settings, folder, family, device),
+            set_up_engine=lambda folder, family: set_up_engine(settings, folder, family, device, log_file),
             keys=keys,
             console=console,
             events=self,

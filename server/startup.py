@@ -38,19 +38,22 @@ class Steps:
     def __init__(self, console: Console, services: Services) -> None:
         self._console = console
         self._services = services
-        self._open = False
+        self._open = ""
 
     def begin(self, name: str, detail: str = "") -> None:
-        """End the step before and begin the next. Any thread may call this."""
+        """End the step before and begin the next, or tell how far this one is. Any thread may call this."""
+        if name == self._open:
+            self._console.update(detail)
+            return
         self.end()
-        self._open = True
+        self._open = name
         self._services.phase = name.lower()
         self._console.begin(name, detail)
 
     def end(self) -> None:
         """End the step that is open, if one is."""
         if self._open:
-            self._open = False
+            self._open = ""
             self._console.done()
 
 

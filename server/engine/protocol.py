@@ -8,7 +8,7 @@ from typing import Protocol
 from server.core import EngineState, Event, GenerationRequest
 
 Report = Callable[[str, str], None]
-"""Called as (phase, detail) while an engine starts; may come from any thread."""
+"""Called as (phase, detail) while an engine starts, again with new detail as a phase goes on; from any thread."""
 
 
 class Engine(Protocol):
@@ -21,10 +21,6 @@ class Engine(Protocol):
     @property
     def max_model_len(self) -> int:
         """The longest prompt and answer together, in tokens; known once READY."""
-
-    @property
-    def vocab_size(self) -> int:
-        """How many token ids the model knows; known once READY."""
 
     async def start(self, report: Report) -> None:
         """Load the model. Must not block the event loop.

@@ -56,10 +56,6 @@ class ScriptedEngine:
     def max_model_len(self) -> int:
         return self.script.max_model_len
 
-    @property
-    def vocab_size(self) -> int:
-        return 1 << 16
-
     async def start(self, report: Report) -> None:
         report("Start the scripted engine", "")
         await asyncio.sleep(self.script.start_delay)

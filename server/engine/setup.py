@@ -25,20 +25,23 @@ class EngineSetup:
     notes: tuple[str, ...] = ()
 
 
-def _vllm(settings: Settings, folder: Path, family: Family, device: Device) -> EngineSetup:
+def _vllm(settings: Settings, folder: Path, family: Family, device: Device, log_file: Path) -> EngineSetup:
     chosen = vllm_arguments(settings, folder, device, family.max_pixels)
-    return EngineSetup(VllmEngine(chosen.arguments, family.merge_size), chosen.max_pixels, chosen.notes)
+    return EngineSetup(VllmEngine(chosen.arguments, family.merge_size, log_file), chosen.max_pixels, chosen.notes)
 
 
-def _scripted(settings: Settings, folder: Path, family: Family, device: Device) -> EngineSetup:
+def _scripted(settings: Settings, folder: Path, family: Family, device: Device, log_file: Path) -> EngineSetup:
     note = "The scripted engine runs no model: its answers mean nothing."
     return EngineSetup(ScriptedEngine(), settings.max_pixels or family.max_pixels, (note,))
 
 
-ENGINES: dict[str, Callable[[Settings, Path, Family, Device], EngineSetup]] = {"vllm": _vllm, "scripted": _scripted}
+ENGINES: dict[str, Callable[[Settings, Path, Family, Device, Path], EngineSetup]] = {
+    "vllm": _vllm,
+    "scripted": _scripted,
+}
 """Engines by the setting `engine`."""
 
 
-def set_up_engine(settings: Settings, folder: Path, family: Family, device: Device) -> EngineSetup:
-    """The engine that the settings name, for the model in `folder`."""
-    return ENGINES[settings.engine](settings, folder, family, device)
+def set_up_engine(settings: Settings, folder: Path, family: Family, device: Device, log_file: Path) -> EngineSetup:
+    """The engine that the settings name, for the model in `folder`; its processes write to `log_file`."""
+    return ENGINES[settings.engine](settings, folder, family, device, log_file)

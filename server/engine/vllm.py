@@ -6,9 +6,12 @@ processes are started.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, Mapping
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
@@ -26,6 +29,7 @@ from server.core import (
     Usage,
 )
 from server.engine import zygote
+from server.engine.loading import follow
 from server.engine.protocol import Report, StartupError
 from server.errors import BadRequest, EngineDied, EngineNotReady, InternalError, Overloaded
 
@@ -35,6 +39,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+LOAD = "Load the model"
+
 FINISH_REASONS = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}
 """vLLM's further reasons (abort, error) are failures and become errors."""
 
@@ -42,10 +48,14 @@ FINISH_REASONS = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}
 class VllmEngine:
     """An AsyncLLM in this process; its EngineCore and workers run in processes of their own."""
 
-    def __init__(self, arguments: Mapping[str, Any], merge_size: int = 2) -> None:
-        """`arguments` are those of vLLM's AsyncEngineArgs; `merge_size` is the vision tower's spatial merge."""
+    def __init__(self, arguments: Mapping[str, Any], merge_size: int = 2, log_file: Path | None = None) -> None:
+        """`arguments` are those of vLLM's AsyncEngineArgs; `merge_size` is the vision tower's spatial merge.
+
+        `log_file` is where the engine's processes write: their progress in loading is read from there.
+        """
         self._arguments = dict(arguments)
         self._merge_size = merge_size
+        self._log_file = log_file
         self._llm: AsyncLLM | None = None
         self._defaults: dict[str, Any] = {}
         self._stopped = False
@@ -62,17 +72,18 @@ class VllmEngine:
     def max_model_len(self) -> int:
         return int(self._ready().model_config.max_model_len)
 
-    @property
-    def vocab_size(self) -> int:
-        return int(self._ready().model_config.get_vocab_size())
-
     def _ready(self) -> AsyncLLM:
         if self._llm is None:
             raise EngineNotReady("The engine is still starting.")
         return self._llm
 
     async def start(self, report: Report) -> None:
-        llm = await anyio.to_thread.run_sync(self._build, report, abandon_on_cancel=True)
+        watch = asyncio.create_task(follow(self._log_file, partial(report, LOAD))) if self._log_file else None
+        try:
+            llm = await anyio.to_thread.run_sync(self._build, report, abandon_on_cancel=True)
+        finally:
+            if watch is not None:
+                watch.cancel()
         if self._stopped:
             llm.shutdown()
             return
@@ -93,7 +104,7 @@ class VllmEngine:
             raise StartupError(
                 f"vLLM does not know an engine argument: {error}.", "Correct --engine-arg, see vLLM's engine arguments."
             ) from error
-        report("Load the model", str(self._arguments.get("model", "")))
+        report(LOAD, "")
         try:
             # The API server's usage context gives its batch sizes; without it they fall to a quarter.
             config = arguments.create_engine_config(UsageContext.OPENAI_API_SERVER)

@@ -38,7 +38,8 @@ def test_in_mid_answer(house: House) -> None:
 def test_in_mid_stream(house: House, n: int) -> None:
     house.engine.script = Script(delay=0.01, repeat=1000)
     with house.http.stream("POST", CHAT, json=body(stream=True, n=n)) as response:
-        next(response.iter_raw())
+        pieces = response.iter_raw()
+        assert b"assistant" in next(pieces)
         assert house.engine.running == 1
     assert eventually(lambda: house.at_rest)
 
@@ -46,7 +47,8 @@ def test_in_mid_stream(house: House, n: int) -> None:
 def test_in_a_stream_that_has_stalled(house: House) -> None:
     house.engine.script = Script(stall_after=2)
     with house.http.stream("POST", CHAT, json=body(stream=True)) as response:
-        next(response.iter_raw())
+        pieces = response.iter_raw()
+        assert b"assistant" in next(pieces)
     assert eventually(lambda: house.at_rest)
 
 
