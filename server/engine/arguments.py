@@ -59,6 +59,8 @@ def engine_environment(settings: Settings, device: Device, log_file: Path, scrat
         environment["VLLM_TARGET_DEVICE"] = "cpu"
         # vLLM's sampler compiles itself even in eager mode: the first request would wait 10 s for a C++ compiler.
         environment["TORCH_COMPILE_DISABLE"] = "1"
+        # vLLM takes a step of over 300 s for a death; a full page through 7B on two cores is only slow.
+        environment["VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS"] = "3600"
         environment["VLLM_CPU_KVCACHE_SPACE"] = str(settings.kv_cache_gib or CPU_KV_CACHE_GIB)
     return environment
 

@@ -27,6 +27,11 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def leave_terminal() -> None:
+    """Leave the terminal's foreground group: Ctrl-C is for the server, which drains first and ends the engine then."""
+    os.setpgid(0, 0)
+
+
 def start_processes_by(method: str) -> None:
     """Choose how vLLM starts processes from here on; its own variable refuses `forkserver` and is reset on the CPU."""
     import vllm.envs

@@ -3,4 +3,5 @@
 from server.engine import zygote
 
 zygote.end_with_parent()
+zygote.leave_terminal()
 zygote.preload()

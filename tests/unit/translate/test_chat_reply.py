@@ -1,0 +1,126 @@
+"""Events to the wire: frames that are composed by hand equal those that a plain dict would give."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
+
+from server.core import Event, Finished, FinishReason, TextDelta, Usage
+from server.errors import EngineDied
+from server.inference import Answer, Choice
+from server.translate.chat_reply import ChunkWriter, ReplyHead, chunks, completion
+
+HEAD = ReplyHead("chatcmpl-1", "org/ain \"quoted\" نموذج", 1_700_000_000)
+
+
+def expected(index: int, delta: dict[str, str], reason: str | None, include_usage: bool) -> bytes:
+    """A chunk as a plain dict makes it."""
+    chunk: dict[str, Any] = {
+        "id": HEAD.id,
+        "object": "chat.completion.chunk",
+        "created": HEAD.created,
+        "model": HEAD.model,
+        "choices": [{"index": index, "delta": delta, "logprobs": None, "finish_reason": reason}],
+    }
+    if include_usage:
+        chunk["usage"] = None
+    ChatCompletionChunk.model_validate(chunk, strict=True)
+    return b"data: " + orjson.dumps(chunk) + b"\n\n"
+
+
+@given(st.text(), st.integers(0, 3), st.booleans())
+def test_a_text_chunk_is_what_a_plain_dict_gives(text: str, index: int, include_usage: bool) -> None:
+    written = ChunkWriter(HEAD, 4, include_usage=include_usage).write(TextDelta(index, text))
+    assert written == expected(index, {"content": text}, None, include_usage)
+    assert written.count(b"\n") == 2
+
+
+@pytest.mark.parametrize("include_usage", [False, True])
+@pytest.mark.parametrize("reason", list(FinishReason))
+def test_a_finish_chunk_is_what_a_plain_dict_gives(reason: FinishReason, include_usage: bool) -> None:
+    writer = ChunkWriter(HEAD, 2, include_usage=include_usage)
+    assert writer.write(Finished(1, reason)) == expected(1, {}, reason.value, include_usage)
+
+
+@pytest.mark.parametrize("include_usage", [False, True])
+@pytest.mark.parametrize("n", [1, 2, 8])
+def test_the_opening_gives_every_choice_its_role_in_order(n: int, include_usage: bool) -> None:
+    role = {"role": "assistant", "content": ""}
+    opening = ChunkWriter(HEAD, n, include_usage=include_usage).opening()
+    assert opening == b"".join(expected(index, role, None, include_usage) for index in range(n))
+
+
+def test_usage_is_a_chunk_without_choices_when_asked_for_and_nothing_otherwise() -> None:
+    usage = Usage(prompt_tokens=10, completion_tokens=5, cached_tokens=3)
+    assert ChunkWriter(HEAD, 1, include_usage=False).write(usage) == b""
+    written = ChunkWriter(HEAD, 1, include_usage=True).write(usage)
+    chunk = orjson.loads(written.removeprefix(b"data: "))
+    ChatCompletionChunk.model_validate(chunk, strict=True)
+    assert chunk == {
+        "id": HEAD.id,
+        "object": "chat.completion.chunk",
+        "created": HEAD.created,
+        "model": HEAD.model,
+        "choices": [],
+        "usage": {
+            "prompt_tokens": 10,
+            "completion_tokens": 5,
+            "total_tokens": 15,
+            "prompt_tokens_details": {"cached_tokens": 3},
+        },
+    }
+
+
+@given(st.lists(st.tuples(st.text(), st.sampled_from(FinishReason)), min_size=1, max_size=3))
+def test_a_whole_reply_is_one_that_the_sdk_takes(said: list[tuple[str, FinishReason]]) -> None:
+    answer = Answer(tuple(Choice(text, reason) for text, reason in said), Usage(3, 4, 1))
+    reply = ChatCompletion.model_validate(orjson.loads(completion(HEAD, answer)), strict=True)
+    assert [(choice.message.content, choice.finish_reason) for choice in reply.choices] == said
+    assert (reply.id, reply.model, reply.created) == (HEAD.id, HEAD.model, HEAD.created)
+    assert reply.usage is not None
+    assert reply.usage.total_tokens == 7
+
+
+# ---- A whole stream
+
+
+async def events(*played: Event | Exception) -> AsyncIterator[Event]:
+    for event in played:
+        if isinstance(event, Exception):
+            raise event
+        yield event
+
+
+async def written(*played: Event | Exception) -> list[Any]:
+    stream = b"".join([frame async for frame in chunks(events(*played), ChunkWriter(HEAD, 1, include_usage=False))])
+    payloads = [frame.removeprefix(b"data: ") for frame in stream.removesuffix(b"\n\n").split(b"\n\n")]
+    return [payload.decode() if payload == b"[DONE]" else orjson.loads(payload) for payload in payloads]
+
+
+async def test_a_stream_opens_with_the_role_and_ends_with_done() -> None:
+    opening, text, finish, done = await written(TextDelta(0, "a"), Finished(0, FinishReason.STOP), Usage(1, 1))
+    assert opening["choices"][0]["delta"]["role"] == "assistant"
+    assert text["choices"][0]["delta"] == {"content": "a"}
+    assert finish["choices"][0]["finish_reason"] == "stop"
+    assert done == "[DONE]"
+
+
+async def test_an_error_in_mid_stream_is_told_and_followed_by_done() -> None:
+    *_, error, done = await written(TextDelta(0, "a"), EngineDied("It died."))
+    assert error == {
+        "error": {"message": "It died.", "type": "server_error", "param": None, "code": "engine_died"},
+    }
+    assert done == "[DONE]"
+
+
+async def test_an_unforeseen_error_tells_nothing_about_the_house() -> None:
+    *_, error, done = await written(TextDelta(0, "a"), RuntimeError("secret"))
+    assert (error["error"]["type"], error["error"]["code"]) == ("server_error", "internal_error")
+    assert "secret" not in str(error)
+    assert done == "[DONE]"

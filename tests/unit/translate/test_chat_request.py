@@ -1,0 +1,109 @@
+"""A Chat Completions body to a Conversation: everything that was asked is there, or refused."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from server.core import Message, PictureSource, PixelBudget, Sampling
+from server.errors import BadRequest, UnsupportedParameter
+from server.protocol.chat import ChatCompletionRequest
+from server.translate.chat_request import HARMLESS, to_conversation
+from server.translate.parse import parse
+
+
+def conversation(*messages: dict[str, Any], max_choices: int = 8, **more: Any) -> Any:
+    body = json.dumps({"model": "m", "messages": list(messages) or [{"role": "user", "content": "Hello"}], **more})
+    return to_conversation(parse(ChatCompletionRequest, body.encode()), "req-1", max_choices)
+
+
+def test_a_plain_message() -> None:
+    made = conversation()
+    assert made.request_id == "req-1"
+    assert made.messages == (Message("user", ("Hello",)),)
+    assert made.sampling == Sampling()
+
+
+@pytest.mark.parametrize(
+    ("role", "meant"), [("developer", "system"), ("system", "system"), ("user", "user"), ("assistant", "assistant")]
+)
+def test_roles(role: str, meant: str) -> None:
+    assert conversation({"role": role, "content": "x"}).messages[0].role == meant
+
+
+def test_pictures_keep_their_place_their_size_and_where_they_were_named() -> None:
+    made = conversation(
+        {"role": "system", "content": "s"},
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "a"},
+                {"type": "image_url", "image_url": {"url": "u1", "detail": "high"}, "min_pixels": 5, "max_pixels": 6},
+                {"type": "text", "text": "b"},
+                {"type": "image", "image": "u2", "resized_height": 7, "resized_width": 8},
+            ],
+        },
+    )
+    first = PictureSource("u1", "messages[1].content[1].image_url.url", PixelBudget(5, 6, None, None))
+    second = PictureSource("u2", "messages[1].content[3].image", PixelBudget(None, None, 7, 8))
+    assert made.messages[1] == Message("user", ("a", first, "b", second))
+    assert made.pictures == (first, second)
+
+
+def test_sampling_is_taken_over_as_it_is() -> None:
+    asked = {
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "top_k": 5,
+        "min_p": 0.1,
+        "presence_penalty": 1,
+        "frequency_penalty": -1,
+        "repetition_penalty": 1.2,
+        "max_tokens": 9,
+        "seed": 7,
+        "n": 3,
+    }
+    assert conversation(stop=["a", "b"], **asked).sampling == Sampling(stop=("a", "b"), **asked)
+
+
+def test_zero_is_a_value_and_not_an_absence() -> None:
+    sampling = conversation(temperature=0, presence_penalty=0, seed=0, top_k=0).sampling
+    assert (sampling.temperature, sampling.presence_penalty, sampling.seed, sampling.top_k) == (0, 0, 0, 0)
+
+
+def test_the_operators_cap_of_choices_holds() -> None:
+    assert conversation(n=4, max_choices=4).sampling.n == 4
+    with pytest.raises(BadRequest) as caught:
+        conversation(n=5, max_choices=4)
+    assert caught.value.param == "n"
+    assert "4" in caught.value.message
+
+
+def test_an_assistant_alone_may_have_said_nothing() -> None:
+    assert conversation({"role": "assistant", "content": None}).messages == (Message("assistant", ()),)
+    with pytest.raises(BadRequest) as caught:
+        conversation({"role": "user"})
+    assert (caught.value.param, caught.value.code) == ("messages[0].content", "missing_required_parameter")
+
+
+def test_an_unknown_part_is_refused_by_its_place_with_what_is_known() -> None:
+    with pytest.raises(BadRequest) as caught:
+        conversation({"role": "user", "content": [{"type": "file", "file": {"file_id": "f"}}]})
+    assert caught.value.param == "messages[0].content[0].type"
+    for known in ("'text'", "'image_url'", "'image'"):
+        assert known in caught.value.message
+
+
+@pytest.mark.parametrize("name", sorted(HARMLESS))
+def test_what_would_change_the_answer_is_never_dropped(name: str) -> None:
+    with pytest.raises(UnsupportedParameter) as caught:
+        conversation(**{name: "something that nobody means as a neutral value"})
+    assert caught.value.param == name
+    for neutral in (None, *HARMLESS[name]):
+        conversation(**{name: neutral})
+
+
+def test_no_field_is_both_offered_and_refused() -> None:
+    assert not HARMLESS.keys() & ChatCompletionRequest.model_fields.keys()
