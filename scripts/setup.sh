@@ -35,7 +35,8 @@ install_lists() {
 sync_venv() { "$VENV/bin/uv" pip sync --compile-bytecode requirements/bootstrap.txt "$@"; }
 
 lists=("${server[@]}")
-[[ ${1:-} != --dev ]] || lists=("${everything[@]}")
+# What has the tools keeps them: `make serve` takes nothing away from who works on the project.
+if [[ ${1:-} == --dev || -x $VENV/bin/pytest ]]; then lists=("${everything[@]}"); fi
 
 # Everything serves as well as the server alone: `make serve` leaves alone what `make test` set up.
 if is_installed "${lists[@]}" || is_installed "${everything[@]}"; then exit; fi

@@ -4,6 +4,6 @@ from typing import Final
 
 from server.demo import MODEL_DIR, SERVED_NAME
 
-MODEL: Final = "/work/shared/demo-model/prototype"
-FOLDER: Final = __import__("pathlib").Path("/work/shared/demo-model/prototype")
+MODEL: Final = "demo"
+FOLDER: Final = MODEL_DIR
 NAME: Final = SERVED_NAME

@@ -135,9 +135,8 @@ class Server:
         """An error that shows the last of what the server said."""
         engine_log = self.log.with_name("engine.log")
         engine = engine_log.read_text(encoding="utf-8", errors="replace") if engine_log.exists() else ""
-        return ServingError(
-            f"the server {what}\n---- its output\n{self.output()[-LAST_WORDS:]}\n---- its engine\n{engine[-LAST_WORDS:]}"
-        )
+        words = (f"the server {what}", "---- its output", self.output()[-LAST_WORDS:])
+        return ServingError("\n".join((*words, "---- its engine", engine[-LAST_WORDS:])))
 
 
 @contextlib.contextmanager

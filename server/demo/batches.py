@@ -27,7 +27,7 @@ from server.demo.patches import (
     token_places,
 )
 from server.demo.pictures import Sample
-from server.demo.tokens import build_tokenizer
+from server.demo.tokens import build_tokenizer, special_ids
 from server.demo.words import Words
 
 Ints = NDArray[np.int64]
@@ -78,13 +78,10 @@ class Encoder:
 
     def __init__(self, tokenizer: Tokenizer | None = None) -> None:
         self.tokenizer = tokenizer or build_tokenizer()
-        ids = {
-            name: self.tokenizer.token_to_id(f"<|{name}|>")
-            for name in ("im_start", "im_end", "vision_start", "vision_end", "image_pad", "video_pad")
-        }
-        self.start, self.end = ids["im_start"], ids["im_end"]
-        self.vision_start, self.vision_end = ids["vision_start"], ids["vision_end"]
-        self.image_pad, self.video_pad = ids["image_pad"], ids["video_pad"]
+        ids = special_ids(self.tokenizer)
+        self.start, self.end = ids["<|im_start|>"], ids["<|im_end|>"]
+        self.vision_start, self.vision_end = ids["<|vision_start|>"], ids["<|vision_end|>"]
+        self.image_pad, self.video_pad = ids["<|image_pad|>"], ids["<|video_pad|>"]
         self.text: Callable[[str], tuple[int, ...]] = lru_cache(maxsize=100_000)(self._encode)
 
     def _encode(self, text: str) -> tuple[int, ...]:

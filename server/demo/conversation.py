@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from server.demo import questions
 from server.demo.drawing import Picture
-from server.demo.phrases import describe
+from server.demo.phrases import LANGUAGES, Language, describe
 from server.demo.pictures import READING, Sample, talk_sample
 
 IMAGE: Final = "<|vision_start|><|image_pad|><|vision_end|>"
@@ -64,7 +64,7 @@ def vary(rng: random.Random, sample: Sample) -> Chat:
 
 def _ask_again(rng: random.Random, sample: Sample) -> Turn:
     """A second question: about the same picture where a wording exists, else small talk."""
-    language = rng.choice(("en", "ar"))
+    language: Language = rng.choice(LANGUAGES)
     if sample.task == "shapes":
         return Turn(questions.pick(rng, questions.DESCRIBE, language), describe(sample.things, language))
     if sample.task in READING:

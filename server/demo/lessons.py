@@ -26,7 +26,8 @@ EARLY: Final = {
     "clip": 2.0,
     "talk": 0.4,
     "arabic_digits": 0.0,
-    "line": 0.0,
+    "english_line": 0.0,
+    "arabic_line": 0.0,
 }
 LATE: Final = {
     "shapes": 1.6,
@@ -37,7 +38,8 @@ LATE: Final = {
     "clip": 1.3,
     "talk": 0.5,
     "arabic_digits": 1.0,
-    "line": 3.0,
+    "english_line": 1.5,
+    "arabic_line": 1.5,
 }
 CELLS_ONLY: Final = 0.06
 """Part of the training in which every thing has its cell."""

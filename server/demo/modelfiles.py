@@ -13,7 +13,7 @@ from torch import Tensor
 from server.demo import MODEL_DIR
 from server.demo.network import HEAD, PIXEL_MEAN, PIXEL_STD, Shape
 from server.demo.patches import MAX_CLIP_PIXELS, MAX_PIXELS, MERGE, MIN_PIXELS, PATCH
-from server.demo.tokens import SPECIAL
+from server.demo.tokens import SPECIAL, special_ids
 
 LONGEST: Final = 4096
 """Tokens of prompt and answer."""
@@ -24,7 +24,7 @@ WEIGHTS: Final = "model.safetensors"
 def write_model(folder: Path, shape: Shape, tokenizer: Tokenizer, weights: Mapping[str, Tensor]) -> None:
     """Everything an engine loads; weights in bfloat16."""
     folder.mkdir(parents=True, exist_ok=True)
-    ids = {text: tokenizer.token_to_id(text) for text in SPECIAL}
+    ids = special_ids(tokenizer)
     _write(folder / "config.json", _config(shape, ids))
     _write(folder / "generation_config.json", _generation_config(ids))
     _write(folder / "preprocessor_config.json", _picture_config("image", MAX_PIXELS))
@@ -35,6 +35,7 @@ def write_model(folder: Path, shape: Shape, tokenizer: Tokenizer, weights: Mappi
         (folder / TEMPLATE).write_text((MODEL_DIR / TEMPLATE).read_text(encoding="utf-8"), encoding="utf-8")
     halves = {name: tensor.detach().to("cpu", torch.bfloat16).contiguous() for name, tensor in weights.items()}
     save_file(halves, folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / WEIGHTS).chmod(0o644)  # it comes out readable by its owner alone, and a server may run as another user
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:

@@ -4,7 +4,7 @@ Written out here since the library's own vision tower walks the pictures of a ba
 """
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
 import torch
 from torch import Tensor, nn
@@ -52,10 +52,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, spans: Spans) -> Tensor:
         from torch.nn.attention.varlen import varlen_attn  # absent from older releases, and of no use on a CPU
 
         window = (-1, 0) if spans.causal else (-1, -1)
-        out: Tensor = varlen_attn(
-            query, key, value, spans.bounds, spans.bounds, spans.longest, spans.longest, window_size=window
-        )
-        return out
+        bounds, longest = spans.bounds, spans.longest
+        return cast(Tensor, varlen_attn(query, key, value, bounds, bounds, longest, longest, window_size=window))
     return torch.cat([_attend_one(part, spans.causal) for part in _cut(query, key, value, spans.bounds)])
 
 

@@ -24,7 +24,7 @@ from server.demo.words import NO_WORDS, Words
 
 LONGEST_NUMBER: Final = 7
 EASTERN: Final = str.maketrans("0123456789", "٠١٢٣٤٥٦٧٨٩")
-READING: Final = ("digits", "arabic_digits", "english_word", "arabic_word", "line")
+READING: Final = ("digits", "arabic_digits", "english_word", "arabic_word", "english_line", "arabic_line")
 """The tasks whose answer is the text in the picture."""
 
 
@@ -45,7 +45,8 @@ class Sample:
 
 def make_sample(rng: random.Random, task: str, language: Language | None = None, words: Words = NO_WORDS) -> Sample:
     """Draw a sample of one of `TASKS`; `language` is that of the question, `words` what there is to read."""
-    return _MAKERS[task](rng, language or rng.choice(LANGUAGES), words)
+    chosen: Language = rng.choice(LANGUAGES) if language is None else language
+    return _MAKERS[task](rng, chosen, words)
 
 
 def shapes_sample(rng: random.Random, language: Language) -> Sample:
@@ -85,12 +86,12 @@ def arabic_digits_sample(rng: random.Random, language: Language) -> Sample:
     return text_sample(rng, "arabic_digits", language, random_number(rng).translate(EASTERN))
 
 
-def line_sample(rng: random.Random, language: Language, words: Words) -> Sample:
-    """Two or three words of one script."""
-    script = rng.choice(LANGUAGES)
+def line_sample(rng: random.Random, language: Language, words: Words, script: Language) -> Sample:
+    """Two or three words of one script in a line."""
     drawn = [words.draw(rng, script, longest=7) for _ in range(rng.choice((2, 2, 3)))]
-    cased = [random_case(rng, word) for word in drawn] if script == "en" else drawn
-    return text_sample(rng, "line", language, " ".join(cased))
+    if script == "en":
+        return text_sample(rng, "english_line", language, " ".join(random_case(rng, word) for word in drawn))
+    return text_sample(rng, "arabic_line", language, " ".join(drawn))
 
 
 def word_sample(rng: random.Random, language: Language, words: Words, script: Language) -> Sample:
@@ -159,7 +160,8 @@ _MAKERS: Final[dict[str, Maker]] = {
     "clip": lambda rng, language, words: clip_sample(rng, language),
     "talk": lambda rng, language, words: talk_sample(rng, language),
     "arabic_digits": lambda rng, language, words: arabic_digits_sample(rng, language),
-    "line": lambda rng, language, words: line_sample(rng, language, words),
+    "english_line": lambda rng, language, words: line_sample(rng, language, words, "en"),
+    "arabic_line": lambda rng, language, words: line_sample(rng, language, words, "ar"),
 }
 
 TASKS: Final = tuple(_MAKERS)

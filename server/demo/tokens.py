@@ -53,6 +53,12 @@ def build_tokenizer() -> Tokenizer:
     return tokenizer
 
 
+def special_ids(tokenizer: Tokenizer) -> dict[str, int]:
+    """The number of every special token."""
+    ids = {text: tokenizer.token_to_id(text) for text in SPECIAL}
+    return {text: number for text, number in ids.items() if number is not None}
+
+
 def _pieces(text: str) -> list[str]:
     """The letters of a text in the byte alphabet: one string for each character, of one sign for each byte."""
     signs = _byte_signs()

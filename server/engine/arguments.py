@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from server.engine.checkpoint import served_names
 from server.engine.device import Device
 from server.engine.processes import logging_to_file
 from server.engine.sizing import Plan, model_facts, plan
@@ -33,6 +34,8 @@ def vllm_arguments(settings: Settings, folder: Path, device: Device, max_pixels:
     defaults = _gpu_defaults(sized) if sized else _cpu_defaults(folder) if device.kind == "cpu" else {}
     arguments = {
         "model": str(folder),
+        # Otherwise the folder's path would be the model's name in /metrics.
+        "served_model_name": served_names(settings.model, settings.served_model_name),
         "limit_mm_per_prompt": {"image": settings.max_pictures, "video": 0},
         # The front end hands over finished patches; a second cache of them would only be searched in vain.
         "mm_processor_cache_gb": 0,

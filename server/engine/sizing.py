@@ -152,7 +152,7 @@ class _Sums:
         self.kv_tokens = max(0, self.kv * gpus // facts.kv_bytes_per_token)
 
     def plan(self, *, fits: bool) -> Plan:
-        # Sequences of a quarter of the context each, between 8 and 256.
+        # Sequences of a sixteenth of the context each, between 8 and 256.
         seqs = max(8, min(256, self.kv_tokens // max(1, self.context // 16)))
         return Plan(
             quantization=self.quantization,

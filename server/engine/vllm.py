@@ -43,6 +43,8 @@ LOAD = "Load the model"
 
 FINISH_REASONS = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}
 """vLLM's further reasons (abort, error) are failures and become errors."""
+GREEDY_BELOW = 1e-5
+"""The temperature under which vLLM takes the likeliest token instead of drawing."""
 
 
 class VllmEngine:
@@ -210,6 +212,7 @@ def _picture_items(pictures: tuple[Placed, ...], merge_size: int) -> Any:
 def _sampling_params(sampling: Sampling, defaults: Mapping[str, Any]) -> SamplingParams:
     """What the client gave wins over the model's generation_config, which wins over vLLM's neutral values."""
     from vllm import SamplingParams
+    from vllm.exceptions import VLLMClientError
     from vllm.sampling_params import RequestOutputKind
 
     given = {
@@ -224,11 +227,14 @@ def _sampling_params(sampling: Sampling, defaults: Mapping[str, Any]) -> Samplin
         "seed": sampling.seed,
     }
     values = {**defaults, **{name: value for name, value in given.items() if value is not None}}
+    if sampling.n > 1 and values.get("temperature", 1.0) < GREEDY_BELOW:
+        # vLLM refuses several greedy choices, clients may ask for them: with one candidate, a draw is greedy too.
+        values |= {"temperature": 1.0, "top_k": 1}
     try:
         return SamplingParams(
             **values, n=sampling.n, stop=list(sampling.stop), output_kind=RequestOutputKind.DELTA, skip_clone=True
         )
-    except ValueError as error:
+    except (ValueError, VLLMClientError) as error:
         raise BadRequest(_first_line(error)) from error
 
 

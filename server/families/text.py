@@ -16,12 +16,16 @@ class Tokens:
 
     def __init__(self, folder: Path) -> None:
         document = _tokenizer_document(folder)
-        self._control: dict[str, int] = {token["content"]: int(token["id"]) for token in document["added_tokens"]}
+        added = document.get("added_tokens", [])
+        self._control: dict[str, int] = {token["content"]: int(token["id"]) for token in added}
         # Without its added tokens the tokenizer cannot produce one, whatever is typed: `<|im_start|>` stays eleven
         # harmless letters and signs.
         document["added_tokens"] = []
         document["post_processor"] = None
-        self._plain = Tokenizer.from_str(json.dumps(document))
+        try:
+            self._plain = Tokenizer.from_str(json.dumps(document))
+        except Exception as error:  # the library raises nothing narrower
+            raise UnknownFamilyError(f"{folder} holds no readable tokenizer: {error}") from error
 
     def control_id(self, name: str) -> int:
         """The id of a control token.

@@ -14,7 +14,16 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.admission.keys import KeyRing
-from server.errors import ApiError, BodyTooLarge, InternalError, MethodNotAllowed, NotFound, RequestTimeout
+from server.errors import (
+    ApiError,
+    BodyTooLarge,
+    EngineDied,
+    InternalError,
+    MethodNotAllowed,
+    NotFound,
+    RequestTimeout,
+    Unavailable,
+)
 from server.routes.replies import ClientGone, error_response
 from server.telemetry import metrics
 
@@ -50,7 +59,10 @@ class RequestContext:
                 raise
             if not isinstance(error, ApiError | HTTPException):
                 log.exception("request failed", extra={"request_id": request_id})
-            await error_response(as_api_error(error))(scope, receive, reply.send)
+            failure = as_api_error(error)
+            if isinstance(failure, Unavailable) and not isinstance(failure, EngineDied):
+                metrics.REFUSED.labels(str(failure.code)).inc()
+            await error_response(failure)(scope, receive, reply.send)
         finally:
             _record(scope, reply.status or CLIENT_GONE, time.perf_counter() - started, request_id)
 
@@ -91,7 +103,9 @@ def _record(scope: Scope, status: int, seconds: float, request_id: str) -> None:
     metrics.REQUESTS.labels(scope["method"], route, str(status)).inc()
     metrics.SECONDS.labels(route).observe(seconds)
     fields = {"request_id": request_id, "status": status, "seconds": round(seconds, 4)}
-    log.info("%s %s %s %.3f s %s", scope["method"], route, status, seconds, request_id, extra=fields)
+    # Probes come every second from every balancer: only those who debug want to read them.
+    level = logging.DEBUG if scope["path"] in OPEN_PATHS else logging.INFO
+    log.log(level, "%s %s %s %.3f s %s", scope["method"], route, status, seconds, request_id, extra=fields)
 
 
 class Authentication:

@@ -8,7 +8,8 @@ import pytest
 
 from server.engine.scripted import Script
 from tests.api.gallery import Gallery
-from tests.api.house import House, eventually, open_house
+from tests.api.house import House, open_house
+from tests.waiting import eventually
 
 
 @pytest.fixture(scope="session")

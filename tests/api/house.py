@@ -7,8 +7,7 @@ import io
 import json
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,21 +24,10 @@ from server.engine.setup import EngineSetup
 from server.services import Services
 from server.settings import Settings
 from tests.model import FOLDER, MODEL, NAME
+from tests.waiting import eventually
 
 CHAT = "/v1/chat/completions"
-GONE_WITHIN_S = 2.0
-"""A client that goes away frees its place in the engine within this time."""
 TOKENIZER = Tokenizer.from_file(str(FOLDER / "tokenizer.json"))
-
-
-def eventually(condition: Callable[[], object], within: float = GONE_WITHIN_S) -> bool:
-    """Whether the condition comes true in time."""
-    deadline = time.monotonic() + within
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.005)
-    return bool(condition())
 
 
 @dataclass

@@ -11,8 +11,9 @@ import pytest
 
 from server.engine.scripted import Script
 from server.translate.chat_request import HARMLESS
-from tests.api.house import CHAT, RED, House, body, error_of, eventually, image_url, open_house, plain
+from tests.api.house import CHAT, RED, House, body, error_of, image_url, open_house, plain
 from tests.model import NAME
+from tests.waiting import eventually
 
 GOOD = body()
 MESSAGES = GOOD["messages"]
@@ -154,7 +155,7 @@ def test_a_wrong_field_is_a_400_that_names_it(house: House, case: str) -> None:
 
 
 def test_the_limits_themselves_are_within_bounds(house: House) -> None:
-    for field in (
+    within: tuple[dict[str, Any], ...] = (
         {"temperature": 0},
         {"temperature": 2},
         {"top_p": 1},
@@ -166,7 +167,8 @@ def test_the_limits_themselves_are_within_bounds(house: House) -> None:
         {"seed": 2**63 - 1},
         {"top_k": -1},
         {"max_tokens": 1},
-    ):
+    )
+    for field in within:
         assert house.ask(**field).status_code == 200, field
 
 
@@ -273,7 +275,7 @@ def test_an_answer_that_would_not_fit_is_told_before_it_begins(house: House) -> 
 
 
 def test_pictures_count_as_context(house: House) -> None:
-    house.engine.script = Script(max_model_len=120)
+    house.engine.script = Script(max_model_len=100)
     assert error_of(house.ask([image_url(plain(RED, 280, 280))]), 400)["code"] == "context_length_exceeded"
 
 
@@ -298,6 +300,12 @@ def test_a_body_that_says_it_is_too_large_is_refused_before_it_is_read(strict_ho
     assert strict_house.ask().status_code == 200
 
 
+def test_a_client_that_asks_first_is_not_told_to_send_a_body_that_is_too_large(strict_house: House) -> None:
+    head = (f"POST {CHAT} HTTP/1.1", f"Content-Length: {MIB + 1}", "Expect: 100-continue")
+    with strict_house.raw(head) as connection:
+        assert connection.recv(1 << 16).startswith(b"HTTP/1.1 413")
+
+
 def test_a_body_that_does_not_say_its_size_is_counted(strict_house: House) -> None:
     with strict_house.raw(CHUNKED) as connection:
         for _ in range(17):
@@ -313,6 +321,14 @@ def test_a_body_of_just_the_limit_is_read(strict_house: House) -> None:
     assert response.status_code == 200
     error = error_of(strict_house.http.post(CHAT, content=content + b" " * (MIB - len(content) + 1)), 413)
     assert (error["type"], error["code"]) == ("invalid_request_error", "request_too_large")
+
+
+def test_the_limit_holds_to_the_byte_for_a_body_in_chunks(strict_house: House) -> None:
+    content = json.dumps(GOOD).encode()
+    for size, status in [(MIB, b"200"), (MIB + 1, b"413")]:
+        whole = content + b" " * (size - len(content))
+        with strict_house.raw(CHUNKED, b"%x\r\n%b\r\n0\r\n\r\n" % (size, whole)) as connection:
+            assert connection.recv(1 << 16).startswith(b"HTTP/1.1 " + status)
 
 
 def test_a_body_that_does_not_come_is_not_waited_for(strict_house: House) -> None:
@@ -359,7 +375,14 @@ def test_an_unknown_address_is_a_404(house: House, path: str) -> None:
 
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("GET", CHAT), ("PUT", CHAT), ("DELETE", CHAT), ("POST", "/v1/models"), ("POST", "/health"), ("PATCH", "/metrics")],
+    [
+        ("GET", CHAT),
+        ("PUT", CHAT),
+        ("DELETE", CHAT),
+        ("POST", "/v1/models"),
+        ("POST", "/health"),
+        ("PATCH", "/metrics"),
+    ],
 )
 def test_a_wrong_method_is_a_405_that_says_which_are_right(house: House, method: str, path: str) -> None:
     response = house.http.request(method, path)

@@ -8,7 +8,8 @@ import pytest
 
 from server.engine.scripted import Script
 from tests.api.gallery import Gallery
-from tests.api.house import CHAT, House, body, eventually, image_url
+from tests.api.house import CHAT, House, body, image_url
+from tests.waiting import eventually
 
 
 def requests_that_ended(house: House, status: str) -> float:

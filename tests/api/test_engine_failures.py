@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from server.engine.scripted import Script
-from tests.api.house import House, body, error_of, eventually, open_house
+from tests.api.house import House, body, error_of, open_house
+from tests.waiting import eventually
 
 
 def test_an_engine_that_dies_in_mid_answer_gives_no_half_answer() -> None:

@@ -9,8 +9,9 @@ import openai
 import pytest
 
 from server.engine.scripted import Script
-from tests.api.house import CHAT, House, body, error_of, eventually, image_url, open_house
+from tests.api.house import CHAT, House, body, error_of, image_url, open_house
 from tests.model import NAME
+from tests.waiting import eventually
 
 KEYS = ["ain-0123456789abcdefghijkl", "ain-zyxwvutsrqponmlkjihgfe"]
 
@@ -70,6 +71,13 @@ def test_a_house_whose_engine_does_not_start_says_so_and_tells_the_process() -> 
         reason = "failed to start"
         assert health(house) == {"": (503, reason), "/ready": (503, reason), "/live": (200, None)}
         assert error_of(house.ask(), 503)["code"] == "engine_not_ready"
+
+
+def test_a_house_whose_engine_dies_while_it_warms_up_has_failed_to_start() -> None:
+    with open_house(Script(fail_after=0), up=False) as house:
+        assert eventually(lambda: house.failures)
+        assert house.failures[0][0].startswith("The server did not start: EngineDied")
+        assert health(house)["/ready"] == (503, "failed to start")
 
 
 def test_a_model_that_cannot_be_had_is_told_to_the_process() -> None:
@@ -242,9 +250,12 @@ def test_a_sane_request_id_comes_back(house: House, given: str) -> None:
     assert house.post({}, headers={"x-request-id": given}).headers["x-request-id"] == given
 
 
-@pytest.mark.parametrize("given", ["", "x" * 129, "a b", "<script>", 'a"b', "a\tb", "é".encode(), "a%0d%0ab", "a/b", "a,b"])
+@pytest.mark.parametrize(
+    "given", ["", "x" * 129, "a b", "<script>", 'a"b', "a\tb", "é".encode(), "a%0d%0ab", "a/b", "a,b"]
+)
 def test_a_hostile_request_id_is_replaced(house: House, given: str | bytes) -> None:
-    returned = house.http.get("/health", headers={"x-request-id": given}).headers["x-request-id"]
+    value = given if isinstance(given, bytes) else given.encode()
+    returned = house.http.get("/health", headers={b"x-request-id": value}).headers["x-request-id"]
     assert re.fullmatch(r"req-[0-9a-f]{32}", returned)
 
 
@@ -289,13 +300,23 @@ def test_requests_are_counted_by_route_and_status(house: House) -> None:
         found = re.search(pattern, metrics(house).text, re.MULTILINE)
         return float(found[1]) if found else 0
 
-    before = count(CHAT, 200), count(CHAT, 400), count("/v1/models/{model_id:path}", 404, "GET"), count("other", 404, "GET")
+    before = (
+        count(CHAT, 200),
+        count(CHAT, 400),
+        count("/v1/models/{model_id:path}", 404, "GET"),
+        count("other", 404, "GET"),
+    )
     house.ask()
     house.ask(stream=True)
     house.post({})
     house.http.get("/v1/models/nobody")
     house.http.get("/some/thing/made/up")
-    after = count(CHAT, 200), count(CHAT, 400), count("/v1/models/{model_id:path}", 404, "GET"), count("other", 404, "GET")
+    after = (
+        count(CHAT, 200),
+        count(CHAT, 400),
+        count("/v1/models/{model_id:path}", 404, "GET"),
+        count("other", 404, "GET"),
+    )
     assert [late - early for early, late in zip(before, after, strict=True)] == [2, 1, 1, 1]
 
 
@@ -315,6 +336,25 @@ def test_metrics_show_who_is_inside_and_whether_the_house_is_ready() -> None:
             assert "\nain_requests_inside 1.0\n" in metrics(house).text
         house.services.gate.drain()
         assert "\nain_ready 0.0\n" in metrics(house).text
+
+
+def test_refusals_are_counted_by_their_reason() -> None:
+    def count(house: House, reason: str) -> float:
+        found = re.search(
+            rf'^ain_requests_refused_total{{reason="{reason}"}} (\S+)$', metrics(house).text, re.MULTILINE
+        )
+        return float(found[1]) if found else 0
+
+    with open_house(max_requests=1) as house:
+        before = count(house, "overloaded"), count(house, "draining")
+        house.engine.script = Script(stall_after=0)
+        with house.raw_chat(body()):
+            assert eventually(lambda: house.engine.running == 1)
+            house.ask()
+            house.ask(stream=True)
+        house.services.gate.drain()
+        house.ask()
+        assert (count(house, "overloaded"), count(house, "draining")) == (before[0] + 2, before[1] + 1)
 
 
 # ---- The OpenAPI page

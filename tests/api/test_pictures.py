@@ -17,13 +17,13 @@ from tests.api.house import (
     House,
     data_url,
     error_of,
-    eventually,
     image_url,
     open_house,
     plain,
     png,
     quarters,
 )
+from tests.waiting import eventually
 
 
 def colours_seen(house: House) -> list[list[tuple[int, int, int]]]:
@@ -33,7 +33,7 @@ def colours_seen(house: House) -> list[list[tuple[int, int, int]]]:
         tokens = placed.picture.patches.reshape(-1, 4, 3, 2, 14, 14)
         pixels = tokens.transpose(0, 1, 3, 4, 5, 2).reshape(len(tokens), -1, 3)
         assert (pixels == pixels[:, :1]).all()
-        seen.append([tuple(int(level) for level in token[0]) for token in pixels])
+        seen.append([(int(token[0, 0]), int(token[0, 1]), int(token[0, 2])) for token in pixels])
     return seen
 
 
@@ -96,7 +96,7 @@ def test_a_pictures_size_can_be_asked_for_in_the_terms_of_qwen_vl_utils(house: H
         "more": {"min_pixels": 300 * 300},
         "exact": {"resized_height": 56, "resized_width": 140},
     }
-    grids = {}
+    grids: dict[str, set[tuple[int, int, int]]] = {}
     for name, size in sizes.items():
         for part in (image_url(picture), {"type": "image", "image": data_url(picture)}):
             assert house.ask([part | size]).status_code == 200

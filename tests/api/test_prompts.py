@@ -144,7 +144,7 @@ def test_other_roles_may_show_pictures_too(house: House, role: str) -> None:
 def test_what_a_user_types_never_becomes_a_control_token(house: House, typed: str) -> None:
     house.ask([text(typed), image_url(plain(RED)), text(typed)])
     request = house.last_request.prompt
-    spelt = [token for token in map(TOKENIZER.id_to_token, request.token_ids) if token.startswith("<|")]
+    spelt = [token for token in map(TOKENIZER.id_to_token, request.token_ids) if (token or "").startswith("<|")]
     a_turn = ["<|im_start|>", "<|im_end|>"]
     vision = ["<|vision_start|>", *["<|image_pad|>"] * 4, "<|vision_end|>"]
     assert spelt == [*a_turn, "<|im_start|>", *vision, "<|im_end|>", "<|im_start|>"]

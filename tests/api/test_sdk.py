@@ -10,8 +10,9 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 
 from server.engine.scripted import Script
-from tests.api.house import RED, House, body, eventually, image_url, open_house, plain
+from tests.api.house import RED, House, body, image_url, open_house, plain
 from tests.model import NAME
+from tests.waiting import eventually
 
 ANSWER = "Scripted answer مرحبا."
 KEY = "ain-0123456789abcdefghijkl"

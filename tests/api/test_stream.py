@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from server.engine.scripted import Script
-from tests.api.house import CHAT, House, body, chunks, eventually, frames, open_house
+from tests.api.house import CHAT, House, body, chunks, frames, open_house
 from tests.model import NAME
+from tests.waiting import eventually
 
 
 def stream(house: House, **more: Any) -> list[dict[str, Any]]:

@@ -20,7 +20,12 @@ Content = str | Sequence[Part]
 
 PATH: Final = "/v1/chat/completions"
 
-ENDLESS: Final = {"temperature": 0, "frequency_penalty": -2, "presence_penalty": -2, "repetition_penalty": 2}
+ENDLESS: Final[dict[str, Any]] = {
+    "temperature": 0,
+    "frequency_penalty": -2,
+    "presence_penalty": -2,
+    "repetition_penalty": 2,
+}
 """Sampling under which the demo model goes round in circles until its limit: what was said becomes ever likelier, and
 the end marker, which the prompt holds, less likely."""
 

@@ -31,7 +31,9 @@ PAGES = {
 @pytest.fixture(scope="module")
 def ain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = make_ain_shape(tmp_path_factory.mktemp("ain") / "AIN")
-    with serve("--model", str(folder), "--engine-arg", "load_format=dummy", "--kv-cache-gib", "1", model="AIN") as server:
+    with serve(
+        "--model", str(folder), "--engine-arg", "load_format=dummy", "--kv-cache-gib", "1", model="AIN"
+    ) as server:
         yield server
 
 

@@ -55,20 +55,25 @@ def main() -> int:
     options = _options()
     folder = find_checkpoint(options.model, None, BUILD, print)
     started = time.monotonic()
+    asked = list(cases(options.cases, options.seed))
+    # One after the other: both at once would fight for the cores.
+    reference = Reference(folder, DTYPES[options.reference_dtype])
+    expected = []
+    for case in asked:
+        expected.append(reference.say(case.messages, MAX_TOKENS))
+        _progress("transformers", len(expected), len(asked))
+    outcomes = []
     with serve("--model", options.model, *(["--dtype", options.dtype] if options.dtype else [])) as server:
-        reference = Reference(folder, DTYPES[options.reference_dtype])
         client = Client(server)
-        outcomes = []
-        for number, case in enumerate(cases(options.cases, options.seed), 1):
-            outcomes.append(compare(reference, client, case))
-            _progress(number, options.cases, outcomes)
-        client.http.close()
+        with client.http:
+            for case, said in zip(asked, expected, strict=True):
+                outcomes.append(compare(case, said, client))
+                _progress("server", len(outcomes), len(asked))
     return report(outcomes, options, time.monotonic() - started)
 
 
-def compare(reference: Reference, client: Client, case: Case) -> Outcome:
-    """Both answers to one conversation."""
-    said: Said = reference.say(case.messages, MAX_TOKENS)
+def compare(case: Case, said: Said, client: Client) -> Outcome:
+    """Ask the server what the reference has answered."""
     reply = client.ask(messages=case.messages, max_tokens=MAX_TOKENS)
     parting = None if reply.text == said.text else said.margin_where_differs(reply.text)
     return Outcome(case.name, said.text, reply.text, said.prompt_tokens, reply.prompt_tokens, said.margin, parting)
@@ -105,14 +110,13 @@ def report(outcomes: list[Outcome], options: argparse.Namespace, seconds: float)
     return 0 if share >= LEAST_AGREEMENT and not miscounted else 1
 
 
-def _progress(number: int, count: int, outcomes: list[Outcome]) -> None:
-    if sys.stderr.isatty() or number % 20 == 0:
-        agreeing = sum(outcome.agrees for outcome in outcomes)
-        print(f"\r{number} of {count} asked, {agreeing} agree", end="\r" if number < count else "\n", file=sys.stderr)
+def _progress(who: str, done: int, count: int) -> None:
+    if sys.stderr.isatty() or done % 40 == 0 or done == count:
+        print(f"{who}: {done} of {count}", end="\r" if sys.stderr.isatty() and done < count else "\n", file=sys.stderr)
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.parity", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m tests.parity", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--cases", type=int, default=120, help="how many conversations (default: 120)")
     parser.add_argument("--seed", type=int, default=1, help="which conversations (default: 1)")
     parser.add_argument("--model", default="demo", help="the model to compare on, as for the server (default: demo)")

@@ -73,7 +73,8 @@ def noise(rng: random.Random) -> Image.Image:
     """A picture of nothing, at any size: what is said about it hangs on every pixel."""
     size = (rng.randint(40, LARGEST), rng.randint(40, LARGEST))
     coarse = np.random.default_rng(rng.randrange(1 << 32)).integers(0, 256, (rng.randint(2, 12), rng.randint(2, 12), 3))
-    return Image.fromarray(coarse.astype(np.uint8)).resize(size, Image.Resampling.BILINEAR)
+    edges = rng.choice((Image.Resampling.BILINEAR, Image.Resampling.NEAREST))
+    return Image.fromarray(coarse.astype(np.uint8)).resize(size, edges)
 
 
 def shapes(rng: random.Random) -> Image.Image:

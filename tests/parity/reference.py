@@ -47,6 +47,7 @@ class Reference:
 
             self._model = Qwen2VLForConditionalGeneration.from_pretrained(folder, dtype=dtype).eval()
             self.processor = AutoProcessor.from_pretrained(folder)
+        torch.set_num_threads(1)  # a small model, and an engine beside it that wants the other cores
 
     def inputs(self, messages: Messages) -> Any:
         """Token ids and pixels, in the Quick Start's own words."""

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.admission.gate import Gate
+from server.admission.gate import Gate, Ticket
 from server.errors import Overloaded, Unavailable
 
 
@@ -58,7 +58,9 @@ def test_who_is_inside_may_leave_while_the_house_drains() -> None:
 @given(st.integers(1, 4), st.lists(st.integers(-1, 5)))
 def test_the_count_is_always_that_of_the_open_tickets(room: int, moves: list[int]) -> None:
     """Below 0: somebody enters; else the ticket of that number is closed, be it for the second time."""
-    gate, tickets, still_open = Gate(room), [], set()
+    gate = Gate(room)
+    tickets: list[Ticket] = []
+    still_open: set[int] = set()
     for move in moves:
         if move >= 0:
             if move < len(tickets):

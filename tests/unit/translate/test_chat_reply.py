@@ -16,7 +16,7 @@ from server.errors import EngineDied
 from server.inference import Answer, Choice
 from server.translate.chat_reply import ChunkWriter, ReplyHead, chunks, completion
 
-HEAD = ReplyHead("chatcmpl-1", "org/ain \"quoted\" نموذج", 1_700_000_000)
+HEAD = ReplyHead("chatcmpl-1", 'org/ain "quoted" نموذج', 1_700_000_000)
 
 
 def expected(index: int, delta: dict[str, str], reason: str | None, include_usage: bool) -> bytes:

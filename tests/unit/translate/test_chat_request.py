@@ -19,6 +19,10 @@ def conversation(*messages: dict[str, Any], max_choices: int = 8, **more: Any) -
     return to_conversation(parse(ChatCompletionRequest, body.encode()), "req-1", max_choices)
 
 
+def asks_for(name: str, value: object) -> dict[str, Any]:
+    return {name: value}
+
+
 def test_a_plain_message() -> None:
     made = conversation()
     assert made.request_id == "req-1"
@@ -53,7 +57,7 @@ def test_pictures_keep_their_place_their_size_and_where_they_were_named() -> Non
 
 
 def test_sampling_is_taken_over_as_it_is() -> None:
-    asked = {
+    asked: dict[str, Any] = {
         "temperature": 0.5,
         "top_p": 0.9,
         "top_k": 5,
@@ -99,10 +103,10 @@ def test_an_unknown_part_is_refused_by_its_place_with_what_is_known() -> None:
 @pytest.mark.parametrize("name", sorted(HARMLESS))
 def test_what_would_change_the_answer_is_never_dropped(name: str) -> None:
     with pytest.raises(UnsupportedParameter) as caught:
-        conversation(**{name: "something that nobody means as a neutral value"})
+        conversation(**asks_for(name, "something that nobody means as a neutral value"))
     assert caught.value.param == name
     for neutral in (None, *HARMLESS[name]):
-        conversation(**{name: neutral})
+        conversation(**asks_for(name, neutral))
 
 
 def test_no_field_is_both_offered_and_refused() -> None:

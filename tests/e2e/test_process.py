@@ -1,0 +1,116 @@
+"""The server as a process: how it starts, fails and ends. These tests start servers of their own."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import httpx
+import pytest
+
+from tests.e2e.asking import ENDLESS, PATH, Client
+from tests.serving import END_DEADLINE_S, START_DEADLINE_S, Server, launch
+
+pytestmark = pytest.mark.e2e
+
+
+def test_a_port_in_use_is_named_at_once(server: Server, client: Client) -> None:
+    port = server.address.rpartition(":")[2]
+    command = [sys.executable, "-m", "server", "--port", port]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert ended.returncode == 2
+    assert f"127.0.0.1:{port} cannot be listened on" in ended.stderr
+    assert "Choose another --port" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert client.ask("Hello", max_tokens=4).text
+
+
+def test_a_missing_model_is_named(tmp_path: object) -> None:
+    with launch("--model", f"{tmp_path}/nothing") as server:
+        assert server.process.wait(60) == 1
+        assert "There is no folder" in server.output()
+        assert "Traceback" not in server.output()
+
+
+@pytest.mark.parametrize(
+    ("sign", "phase"),
+    [
+        (signal.SIGINT, "import the engine"),
+        (signal.SIGTERM, "import the engine"),
+        pytest.param(signal.SIGINT, "load the model", marks=pytest.mark.slow),
+    ],
+)
+def test_a_signal_while_loading_ends_everything(model: str, sign: signal.Signals, phase: str) -> None:
+    with launch("--model", model) as server:
+        server.await_that(lambda: server.reason() == phase, phase, START_DEADLINE_S)
+        time.sleep(2)
+        assert len(server.family()) > 1, "the engine's processes are expected to come up by now"
+        assert server.end(sign, END_DEADLINE_S) == 0
+        assert "Traceback" not in server.output()
+
+
+def test_the_death_of_the_engine_is_told_and_ends_the_server(model: str) -> None:
+    with launch("--model", model) as server:
+        server.await_ready()
+        client = Client(server)
+        whole: list[httpx.Response] = []
+        asked = client.body("Count to twenty.", max_tokens=3000, **ENDLESS)
+        asking = threading.Thread(target=lambda: whole.append(client.post(asked)))
+        with client.http, client.http.stream("POST", PATH, json={**asked, "stream": True}) as streamed:
+            lines = streamed.iter_lines()
+            while '"content":"2' not in next(lines) and '"content":"1' not in next(lines):
+                pass
+            asking.start()
+            server.await_that(lambda: server.metric("vllm:num_requests_running") >= 2, "at work on both", 20)
+            family = server.family()
+            (core,) = server.named("EngineCore")
+            core.kill()
+            rest = [line for line in lines if line.startswith("data: ")]
+            asking.join(10)
+        assert json.loads(rest[-2][6:])["error"]["code"] == "engine_died"
+        assert rest[-1] == "data: [DONE]"
+        assert whole[0].status_code == 503
+        assert whole[0].json()["error"]["code"] == "engine_died"
+        assert int(whole[0].headers["retry-after"]) > 0
+        assert server.process.wait(10) != 0
+        server.require_gone(family)
+        assert "The engine died" in server.output()
+
+
+@pytest.mark.slow
+def test_sigterm_lets_requests_finish(model: str) -> None:
+    """What is under way is answered to its end, newcomers are sent away, and the status is 0."""
+    with launch("--model", model) as server:
+        server.await_ready()
+        client = Client(server)
+        with (
+            client.http,
+            client.http.stream(
+                "POST", PATH, json=client.body("Count to twenty.", max_tokens=300, stream=True, **ENDLESS)
+            ) as streamed,
+        ):
+            lines = streamed.iter_lines()
+            while '"content":"' not in next(lines):
+                pass
+            family = server.family()
+            server.process.send_signal(signal.SIGTERM)
+            rest = [line for line in lines if line.startswith("data: ")]
+        assert '"finish_reason":"length"' in rest[-2]
+        assert rest[-1] == "data: [DONE]"
+        assert server.process.wait(10) == 0
+        server.require_gone(family)
+
+
+@pytest.mark.slow
+def test_a_killed_server_leaves_no_engine(model: str) -> None:
+    with launch("--model", model) as server:
+        server.await_ready()
+        family = server.family()
+        assert server.named("EngineCore")
+        server.process.kill()
+        server.process.wait()
+        server.require_gone(family, 5)
