@@ -56,15 +56,19 @@ class ApiError(Exception):
         self.param = param
         self.code = code or self.default_code
 
+    closes: ClassVar[bool] = False
+    """Whether the connection ends with the reply, since the rest of a body would still be coming."""
+
     def body(self) -> dict[str, object]:
         """The OpenAI error object: `{"error": {"message", "type", "param", "code"}}`."""
         return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
 
     def headers(self) -> dict[str, str]:
         """What SDKs and balancers read to decide whether to try again; nothing where their own habits are right."""
+        headers = {"connection": "close"} if self.closes else {}
         if self.retry_after is None:
-            return {}
-        return {"retry-after": str(self.retry_after), "x-should-retry": "true"}
+            return headers
+        return {**headers, "retry-after": str(self.retry_after), "x-should-retry": "true"}
 
 
 class BadRequest(ApiError):
@@ -117,12 +121,14 @@ class RequestTimeout(ApiError):
     status = 408
     type = "timeout_error"
     default_code = "request_timeout"
+    closes = True
 
 
 class BodyTooLarge(ApiError):
     status = 413
     type = "invalid_request_error"
     default_code = "request_too_large"
+    closes = True
 
 
 class InternalError(ApiError):

@@ -36,6 +36,8 @@ from server.families.family import Family
 
 LONG_TEXT = 4096
 """Characters above which tokenising (about 1 us each) leaves the event loop for a worker thread."""
+FRAME = 12
+"""Characters as which the role of a message counts there."""
 
 
 class Pictures(Protocol):
@@ -134,14 +136,25 @@ class Inference:
             raise EngineNotReady(f"The engine is {self._engine.state.value}; please try again.")
 
     async def _prepare(self, conversation: Conversation, caller: Caller) -> GenerationRequest:
+        self._refuse_endless(conversation)
         sources = conversation.pictures
         pictures = await self._pictures.prepare(sources, caller.tenant) if sources else []
-        if text_length(conversation.messages) > LONG_TEXT:
+        if text_length(conversation.messages) + FRAME * len(conversation.messages) > LONG_TEXT:
             prompt = await anyio.to_thread.run_sync(self._family.build_prompt, conversation.messages, pictures)
         else:
             prompt = self._family.build_prompt(conversation.messages, pictures)
         sampling = self._fit(conversation.sampling, prompt)
         return GenerationRequest(conversation.request_id, prompt, sampling, caller.tenant)
+
+    def _refuse_endless(self, conversation: Conversation) -> None:
+        """Refuse texts that cannot fit by far, before their pictures are fetched and their tokens counted."""
+        least = self._family.tokens_at_least(text_length(conversation.messages))
+        if least > self._engine.max_model_len:
+            raise ContextLengthExceeded(
+                f"This model's maximum context length is {self._engine.max_model_len} tokens. However, your messages "
+                f"have more than {least} tokens. Please shorten them. (context_length_exceeded)",
+                param="messages",
+            )
 
     def _fit(self, sampling: Sampling, prompt: Prompt) -> Sampling:
         """Settle max_tokens, or refuse what cannot fit into the model's context."""

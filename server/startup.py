@@ -15,6 +15,7 @@ from server.core import EngineState, GenerationRequest, Message, Picture, Pictur
 from server.engine.checkpoint import find_checkpoint
 from server.engine.protocol import Engine, StartupError
 from server.engine.setup import EngineSetup
+from server.errors import ApiError
 from server.families import load_family
 from server.families.family import Family, UnknownFamilyError
 from server.inference import Inference
@@ -82,7 +83,7 @@ async def bring_up(services: Services, console: Console, set_up_engine: SetUpEng
     await setup.engine.start(steps.begin)
     if settings.warmup:
         steps.begin("Warm up", "a picture and a word")
-        await warm_up(setup.engine, family)
+        await _first_request(setup.engine, family)
     steps.end()
     services.preparer = _preparer(settings, family, setup.max_pixels, setup.engine.max_model_len)
     services.inference = Inference(
@@ -111,6 +112,15 @@ async def warm_up(engine: Engine, family: Family) -> None:
     async with aclosing(engine.generate(request)) as events:
         async for _ in events:
             pass
+
+
+async def _first_request(engine: Engine, family: Family) -> None:
+    try:
+        await warm_up(engine, family)
+    except ApiError as error:
+        raise StartupError(
+            f"The engine failed on its first request: {error.message}", "The log holds the engine's own words."
+        ) from error
 
 
 def _family_of(folder: Path) -> Family:

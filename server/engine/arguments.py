@@ -10,7 +10,7 @@ from typing import Any
 from server.engine.checkpoint import served_names
 from server.engine.device import Device
 from server.engine.processes import logging_to_file
-from server.engine.sizing import Plan, model_facts, plan
+from server.engine.sizing import Plan, model_facts, pixels_in_context, plan
 from server.settings import Settings
 
 CPU_KV_CACHE_GIB = 2
@@ -43,7 +43,7 @@ def vllm_arguments(settings: Settings, folder: Path, device: Device, max_pixels:
         **_set_by_operator(settings),
         **settings.engine_args,
     }
-    budget = settings.max_pixels or (sized.max_pixels if sized else max_pixels)
+    budget = settings.max_pixels or pixels_in_context(max_pixels, arguments.get("max_model_len"))
     return VllmArguments(arguments, budget, _notes(sized, device))
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -106,15 +108,27 @@ def _with_video_settings(folder: Path, state_dir: Path) -> Path:
     """
     if (folder / VIDEO_SETTINGS).exists() or not (folder / "preprocessor_config.json").exists():
         return folder
-    picture = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
-    completed = state_dir / "models" / hashlib.sha256(str(folder).encode()).hexdigest()[:16]
-    completed.mkdir(parents=True, exist_ok=True)
-    for link in completed.iterdir():
-        link.unlink()
-    for file in folder.iterdir():
-        (completed / file.name).symlink_to(file.resolve())
-    (completed / VIDEO_SETTINGS).write_text(json.dumps(video_settings(picture), indent=2), encoding="utf-8")
+    files = {file.name: file.resolve() for file in sorted(folder.iterdir())}
+    # Named by what it links to, so that it never has to be brought up to date.
+    name = hashlib.sha256("\n".join(f"{name}={target}" for name, target in files.items()).encode()).hexdigest()[:16]
+    completed = state_dir / "models" / name
+    if not completed.is_dir():
+        picture = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
+        _link(completed, files, json.dumps(video_settings(picture), indent=2))
     return completed
+
+
+def _link(completed: Path, files: dict[str, Path], settings: str) -> None:
+    """Make the folder aside and move it into place, so that servers which start at once never see half of it."""
+    completed.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(dir=completed.parent))
+    for name, target in files.items():
+        (aside / name).symlink_to(target)
+    (aside / VIDEO_SETTINGS).write_text(settings, encoding="utf-8")
+    try:
+        aside.rename(completed)
+    except OSError:  # another server was quicker
+        shutil.rmtree(aside)
 
 
 def video_settings(picture: dict[str, Any]) -> dict[str, Any]:

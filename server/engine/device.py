@@ -46,7 +46,8 @@ def _first_gpu() -> Device | None:
     command = [program, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
-        name, memory_mib = answer.splitlines()[0].rsplit(",", 1)
-        return Device("gpu", name.strip(), float(memory_mib) / MIB_PER_GIB)
+        name, memory_mib = (word.strip() for word in answer.splitlines()[0].rsplit(",", 1))
+        # A GPU that shares the machine's memory has none of its own to tell.
+        return Device("gpu", name, float(memory_mib) / MIB_PER_GIB if memory_mib[:1].isdigit() else 0.0)
     except (subprocess.SubprocessError, OSError, IndexError, ValueError):
         return None

@@ -17,6 +17,7 @@ RESERVE_GIB = 1.5
 """Memory that no formula here counts: CUDA context, graphs, NCCL and cuBLAS workspaces (observed 1 to 1.5 GiB)."""
 MAX_CONTEXT = 32_768
 SMALLEST_CONTEXT = 4_096
+ROOM_FOR_TEXT = 1_024
 PATCHES_PER_TOKEN = 4
 PIXELS_PER_TOKEN = 28 * 28
 
@@ -111,6 +112,13 @@ def activation_bytes(facts: ModelFacts, batched_tokens: int, max_pixels: int) ->
     return text + vision
 
 
+def pixels_in_context(max_pixels: int, context: int | None) -> int:
+    """The model's pixel budget, made smaller where one picture would leave no room for question and answer."""
+    if context is None:
+        return max_pixels
+    return min(max_pixels, max(context - ROOM_FOR_TEXT, context // 2) * PIXELS_PER_TOKEN)
+
+
 def plan(facts: ModelFacts, memory_gib: float, gpus: int = 1) -> Plan:
     """Choose defaults for GPUs of `memory_gib` each, among which the weights are split.
 
@@ -143,8 +151,7 @@ class _Sums:
         self.facts, self.memory_gib, self.quantization, self.context, self.batch = (
             facts, memory_gib, quantization, context, batch,
         )  # fmt: skip
-        # A picture must leave room for the question and the answer.
-        self.max_pixels = min(facts.max_pixels, (context - 1024) * PIXELS_PER_TOKEN)
+        self.max_pixels = pixels_in_context(facts.max_pixels, context)
         self.usable = int(memory_gib * UTILIZATION * GIB)
         self.weights = weight_bytes(facts, quantization) // gpus
         self.activations = activation_bytes(facts, batch, self.max_pixels)

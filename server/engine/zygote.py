@@ -20,7 +20,17 @@ PR_SET_PDEATHSIG = 1
 def end_with_parent() -> None:
     """Let no process of the engine outlive the server, even when that was killed with SIGKILL."""
     _die_with_parent()
-    os.register_at_fork(after_in_child=_die_with_parent)
+    parents = [os.getpid()]
+
+    def remember_parent() -> None:
+        parents[0] = os.getpid()
+
+    def watch_parent() -> None:
+        _die_with_parent()
+        if os.getppid() != parents[0]:  # it died before it could be watched
+            os._exit(1)
+
+    os.register_at_fork(before=remember_parent, after_in_child=watch_parent)
 
 
 def _die_with_parent() -> None:

@@ -24,5 +24,8 @@ class Family(Protocol):
     merge_size: int
     """Patches merged into one token along each side."""
 
+    def tokens_at_least(self, characters: int) -> int:
+        """A lower bound, found in no time, of the tokens that so many characters of text cost."""
+
     def build_prompt(self, messages: Sequence[Message], pictures: Sequence[Picture]) -> Prompt:
         """Token ids with every picture's placeholders expanded; `pictures` in reading order."""

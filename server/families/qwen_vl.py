@@ -35,6 +35,10 @@ class QwenVl:
         self.factor = int(vision.get("patch_size", PATCH_SIZE)) * self.merge_size
         self.min_pixels, self.max_pixels = _pixel_limits(folder)
 
+    def tokens_at_least(self, characters: int) -> int:
+        """See Family.tokens_at_least."""
+        return self._tokens.at_least(characters)
+
     def build_prompt(self, messages: Sequence[Message], pictures: Sequence[Picture]) -> Prompt:
         """The whole prompt, up to where the assistant speaks; see Family.build_prompt."""
         if not messages or messages[0].role != "system":

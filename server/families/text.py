@@ -21,6 +21,7 @@ class Tokens:
         # Without its added tokens the tokenizer cannot produce one, whatever is typed: `<|im_start|>` stays eleven
         # harmless letters and signs.
         document["added_tokens"] = []
+        self._longest = max((len(token) for token in document.get("model", {}).get("vocab", ())), default=1)
         document["post_processor"] = None
         try:
             self._plain = Tokenizer.from_str(json.dumps(document))
@@ -36,6 +37,14 @@ class Tokens:
         if name not in self._control:
             raise UnknownFamilyError(f"The tokenizer has no control token {name}; this is no model of the family.")
         return self._control[name]
+
+    def at_least(self, characters: int) -> int:
+        """A lower bound of the tokens that so many characters cost, without looking at them.
+
+        A token of a byte-level vocabulary covers at most as many bytes as it has letters there, and a character has at
+        least one byte; Unicode's normal form C shortens a text to a third at most.
+        """
+        return characters // (3 * self._longest)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text; never a control token's."""

@@ -99,8 +99,8 @@ def check_budget(budget: PixelBudget, limits: PixelLimits, *, param: str | None 
     `param` is where the picture stands in the request; without it the error carries the field's name.
 
     Raises BadRequest, whose message begins with the field's name: a value below 1, a size or minimum above the
-    operator's ceiling, max_pixels below one block, min_pixels above max_pixels (its own or the model's), resized_height without
-    resized_width or the reverse, or a ratio of the two over 200.
+    operator's ceiling, max_pixels below one block, min_pixels above max_pixels (its own or the model's), resized_height
+    without resized_width or the reverse, or a ratio of the two over 200.
     """
 
     def refuse(name: str, reason: str) -> BadRequest:

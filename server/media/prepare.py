@@ -242,7 +242,8 @@ class _Spent:
         self._tokens += tokens
         if self._tokens > self._limits.max_request_tokens:
             raise ContextLengthExceeded(
-                f"The pictures need more than {self._limits.max_request_tokens} tokens: send fewer, or ask for a "
-                "smaller max_pixels.",
+                f"This model's maximum context length is {self._limits.max_request_tokens} tokens. However, your "
+                "pictures alone need more. Please send fewer, or give them a smaller max_pixels. "
+                "(context_length_exceeded)",
                 param="messages",
             )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, StrictBool, Tag
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 
 class Wire(BaseModel):
@@ -16,6 +16,10 @@ class Wire(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
 
+
+MAX_MESSAGES = 4096
+MAX_PARTS = 2048
+"""Of a request and of a message. Each costs validation on the event loop; no context holds more of any use."""
 
 Pixels = Annotated[int, Field(ge=1, le=1 << 40, description="Pixels, as in qwen-vl-utils.")] | None
 
@@ -86,25 +90,35 @@ def _as_parts(value: Any) -> Any:
     return [{"type": "text", "text": value}] if isinstance(value, str) else value
 
 
+ContentParts = Annotated[list[ContentPart], Field(max_length=MAX_PARTS, fail_fast=True), BeforeValidator(_as_parts)]
+
+
 class ChatMessage(Wire):
     """One turn of a conversation."""
 
     role: Literal["developer", "system", "user", "assistant", "tool", "function"]
-    content: Annotated[list[ContentPart], BeforeValidator(_as_parts)] | None = None
+    content: ContentParts | None = None
     name: str | None = None
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+Stops = Annotated[list[str], Field(fail_fast=True), BeforeValidator(_as_list)]
 
 
 class StreamOptions(Wire):
     """Options of a streamed reply."""
 
-    include_usage: StrictBool | None = None
+    include_usage: bool | None = None
 
 
 class ChatCompletionRequest(Wire):
     """The body of POST /v1/chat/completions."""
 
     model: str
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
     max_completion_tokens: Annotated[int, Field(ge=1, le=1 << 31)] | None = None
     max_tokens: Annotated[int, Field(ge=1, le=1 << 31)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
@@ -114,10 +128,8 @@ class ChatCompletionRequest(Wire):
     presence_penalty: Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)] | None = None
     repetition_penalty: Annotated[float, Field(gt=0, le=2, allow_inf_nan=False)] | None = None
-    stop: Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)] | None = (
-        None
-    )
+    stop: Stops | None = None
     seed: Annotated[int, Field(ge=-(1 << 63), le=(1 << 63) - 1)] | None = None
     n: Annotated[int, Field(ge=1, le=128)] | None = None
-    stream: StrictBool | None = None
+    stream: bool | None = None
     stream_options: StreamOptions | None = None

@@ -11,12 +11,15 @@ from server.telemetry import metrics
 router = APIRouter(tags=["health"])
 
 
+@router.head("/health/live", include_in_schema=False)
 @router.get("/health/live")
 async def live() -> JSONResponse:
     """200 as long as the process runs its event loop."""
     return JSONResponse({"status": "live"})
 
 
+@router.head("/health/ready", include_in_schema=False)
+@router.head("/health", include_in_schema=False)
 @router.get("/health/ready")
 @router.get("/health")
 async def ready(request: Request) -> JSONResponse:

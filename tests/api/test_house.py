@@ -76,7 +76,7 @@ def test_a_house_whose_engine_does_not_start_says_so_and_tells_the_process() -> 
 def test_a_house_whose_engine_dies_while_it_warms_up_has_failed_to_start() -> None:
     with open_house(Script(fail_after=0), up=False) as house:
         assert eventually(lambda: house.failures)
-        assert house.failures[0][0].startswith("The server did not start: EngineDied")
+        assert house.failures[0][0].startswith("The engine failed on its first request")
         assert health(house)["/ready"] == (503, "failed to start")
 
 

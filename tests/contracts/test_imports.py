@@ -121,7 +121,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "translate": {"core", "errors", "inference", "protocol"},
     "services": {"admission", "core", "engine", "errors", "inference", "media", "settings"},
     "engine": {"core", "demo", "errors", "families", "settings"},
-    "startup": {"core", "engine", "families", "inference", "media", "services", "settings", "telemetry"},
+    "startup": {"core", "engine", "errors", "families", "inference", "media", "services", "settings", "telemetry"},
     "routes": {"admission", "core", "errors", "inference", "protocol", "services", "telemetry", "translate"},
 }
 """The rooms that each room of the house may know; `app`, `launch` and `cli` put them together."""

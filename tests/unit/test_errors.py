@@ -13,6 +13,7 @@ from server import errors
 from server.errors import (
     ApiError,
     BadRequest,
+    BodyTooLarge,
     EngineNotReady,
     ImageCode,
     InternalError,
@@ -101,8 +102,13 @@ def test_what_can_be_tried_again_is_not_put_off_longer_than_sdks_wait() -> None:
 
 
 def test_sdks_follow_their_own_habits_elsewhere() -> None:
-    for kind in (BadRequest, ModelNotFound, RequestTimeout, InternalError):
+    for kind in (BadRequest, ModelNotFound, InternalError):
         assert kind("x").headers() == {}
+
+
+def test_a_body_that_is_still_coming_ends_the_connection() -> None:
+    for kind in (BodyTooLarge, RequestTimeout):
+        assert kind("x").headers() == {"connection": "close"}
 
 
 def test_nothing_is_a_422() -> None:

@@ -30,7 +30,7 @@ from server.core import (
 )
 from server.engine.scripted import Script, ScriptedEngine
 from server.errors import ApiError, ContextLengthExceeded, EngineDied, EngineNotReady, InvalidImage, Overloaded
-from server.inference import LONG_TEXT, Choice, Inference, text_length
+from server.inference import FRAME, LONG_TEXT, Choice, Inference, text_length
 
 CALLER = Caller("somebody", "tenant-1")
 
@@ -42,6 +42,9 @@ class Letters:
 
     def __init__(self) -> None:
         self.threads: list[int] = []
+
+    def tokens_at_least(self, characters: int) -> int:
+        return characters // 10
 
     def build_prompt(self, messages: Sequence[Message], pictures: Sequence[Picture]) -> Prompt:
         self.threads.append(threading.get_ident())
@@ -218,8 +221,8 @@ async def test_pictures_are_prepared_for_their_tenant_and_only_where_there_are_a
 
 async def test_long_texts_are_tokenised_beside_the_event_loop() -> None:
     room = await Room(Script(max_model_len=1 << 20)).ready()
-    await room.inference.answer(ask("x" * LONG_TEXT), CALLER)
-    await room.inference.answer(ask("x" * (LONG_TEXT + 1)), CALLER)
+    await room.inference.answer(ask("x" * (LONG_TEXT - FRAME)), CALLER)
+    await room.inference.answer(ask("x" * (LONG_TEXT - FRAME + 1)), CALLER)
     here = threading.get_ident()
     assert [thread == here for thread in room.family.threads] == [True, False]
 
@@ -253,6 +256,14 @@ async def test_what_cannot_fit_is_refused_with_both_phrases_that_clients_look_fo
     assert f"This model's maximum context length is {context} tokens" in caught.value.message
     assert "context_length_exceeded" in caught.value.message
     assert room.engine.requests == []
+
+
+async def test_a_text_that_cannot_fit_by_far_is_refused_before_pictures_are_fetched_or_tokens_counted() -> None:
+    room = await Room(Script(max_model_len=100)).ready()
+    with pytest.raises(ContextLengthExceeded, match="your messages have more than 200 tokens"):
+        await room.inference.begin(ask("x" * 2000, pictures=1), CALLER)
+    assert room.pictures.asked == []
+    assert room.family.threads == []
 
 
 # ---- A made-up engine

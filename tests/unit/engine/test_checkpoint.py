@@ -78,9 +78,15 @@ def test_completing_again_follows_what_has_changed(model: Path, tmp_path: Path) 
     (model / "model.safetensors").unlink()
     (model / "model-00001-of-00001.safetensors").write_bytes(b"new")
     second = find(model, tmp_path / "state")
-    assert first == second
+    assert first != second
     assert not (second / "model.safetensors").is_symlink()
     assert (second / "model-00001-of-00001.safetensors").read_bytes() == b"new"
+
+
+def test_completing_again_finds_what_is_there(model: Path, tmp_path: Path) -> None:
+    first = find(model, tmp_path / "state")
+    assert find(model, tmp_path / "state") == first
+    assert list((tmp_path / "state" / "models").iterdir()) == [first]
 
 
 def test_two_models_are_completed_apart(model: Path, tmp_path: Path) -> None:

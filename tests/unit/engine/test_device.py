@@ -40,12 +40,17 @@ def test_nvidia_smi_is_asked_for_numbers_alone(driver: Path) -> None:
 
 @pytest.mark.parametrize(
     "script",
-    ["exit 9", "true", "echo 'No devices were found'", "echo 'GPU, [N/A]'", "echo 'driver broken' >&2; exit 1"],
+    ["exit 9", "true", "echo 'No devices were found'", "echo 'driver broken' >&2; exit 1"],
 )
 def test_a_gpu_that_cannot_be_asked_is_believed_where_it_is_wanted(driver: Path, script: str) -> None:
     install(driver, script)
     assert find_device("gpu") == Device("gpu", "GPU of unknown size", 0.0)
     assert find_device("auto").kind == "cpu"
+
+
+def test_a_gpu_without_memory_of_its_own_is_one_of_unknown_size(driver: Path) -> None:
+    install(driver, "echo 'NVIDIA GB10, [N/A]'")
+    assert find_device("gpu") == Device("gpu", "NVIDIA GB10", 0.0)
 
 
 def test_without_nvidia_smi_there_is_the_cpu(driver: Path) -> None:

@@ -186,6 +186,15 @@ def test_no_text_becomes_a_control_token(tokens: list[Tokens], text: str) -> Non
 
 
 @settings(max_examples=100, deadline=None)
+@given(text=typed | st.text(max_size=300))
+@example(text=" " * 2000)
+@example(text="\u0627\u0653" * 50)
+def test_the_lower_bound_of_a_texts_tokens_holds(tokens: list[Tokens], text: str) -> None:
+    for one in tokens:
+        assert one.at_least(len(text)) <= len(one.encode(text))
+
+
+@settings(max_examples=100, deadline=None)
 @given(text=typed)
 def test_no_text_is_lost_either(text: str) -> None:
     assert WHOLE.decode(PLAIN.encode(text)) == text
