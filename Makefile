@@ -30,6 +30,10 @@ serve: setup ## serve the demo model; MODEL=hub-id-or-folder HOST= PORT= ENGINE=
 test: setup-dev ## run every test that needs no GPU and no minutes; ARGS="..." goes to pytest
 	@$(PYTHON_IN_VENV) -m pytest -m 'not slow' $(ARGS)
 
+.PHONY: test-slow
+test-slow: setup-dev ## run the tests that take minutes, such as AIN's shape on the CPU
+	@$(PYTHON_IN_VENV) -m pytest -m slow $(ARGS)
+
 .PHONY: check
 check: setup-dev ## lint and types: Python, shell, container files
 	@scripts/check.sh
@@ -39,11 +43,15 @@ lock: ## solve requirements/*.in into the pinned lists; ARGS=--upgrade takes the
 	@scripts/lock.sh $(ARGS)
 
 .PHONY: parity
-parity: setup-dev ## compare our answers with vLLM's own server
+parity: setup-dev ## compare our answers with transformers' and qwen-vl-utils', text by text
 	@$(PYTHON_IN_VENV) -m tests.parity $(ARGS)
 
+.PHONY: mutations
+mutations: setup-dev ## break the picture's way in, and show that a test notices
+	@$(PYTHON_IN_VENV) -m tests.mutations $(ARGS)
+
 .PHONY: startup-bench
-startup-bench: setup ## time the start of the server
+startup-bench: setup ## time our start against that of vLLM's server
 	@$(PYTHON_IN_VENV) -m clients.bench.startup $(ARGS)
 
 .PHONY: demo-train
