@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Protocol
 
 from fastapi import FastAPI
@@ -20,7 +20,7 @@ from server.admission.keys import KeyRing
 from server.engine.checkpoint import served_names
 from server.engine.protocol import StartupError
 from server.routes import chat, health, models
-from server.routes.middleware import Authentication, BodyLimit, RequestContext, as_api_error
+from server.routes.middleware import Authentication, BodyLimit, LoopbackGuard, RequestContext, as_api_error
 from server.routes.replies import error_response
 from server.services import Services
 from server.settings import Settings
@@ -92,6 +92,8 @@ def _add_middleware(app: FastAPI, services: Services) -> None:
     settings = services.settings
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_mib * MIB, timeout_s=settings.body_timeout_s)
     app.add_middleware(Authentication, keys=services.keys)
+    if settings.on_loopback and not len(services.keys) and not settings.allow_unauthenticated:
+        app.add_middleware(LoopbackGuard)
     app.add_middleware(RequestContext)
     if settings.cors_origins:  # outermost, so that a browser may read errors too
         app.add_middleware(
@@ -121,11 +123,13 @@ class House:
     @contextlib.asynccontextmanager
     async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
         """Serve while the block runs; requests get 503 until the model is up."""
-        life: Callable[[], object] = asyncio.create_task(self._live()).cancel
+        life = asyncio.create_task(self._live())
         try:
             yield
         finally:
-            life()
+            life.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await life
             self._services.gate.drain()
             await self._put_away()
 

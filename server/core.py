@@ -7,7 +7,7 @@ Nothing here knows HTTP, the OpenAI wire format or vLLM. Data flows one way thro
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal
 
@@ -197,12 +197,3 @@ class EngineState(StrEnum):
     READY = "ready"
     DEAD = "dead"
     STOPPED = "stopped"
-
-
-@dataclass(slots=True)
-class Phase:
-    """A step of start-up that a person can watch."""
-
-    name: str
-    detail: str = ""
-    seconds: float = field(default=0.0)

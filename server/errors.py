@@ -6,6 +6,7 @@
     │   ├── ContextLengthExceeded  code context_length_exceeded
     │   └── InvalidImage           code one of ImageCode
     ├── Unauthorized          401 authentication_error
+    ├── Forbidden             403 permission_error
     ├── NotFound              404 not_found_error
     │   └── ModelNotFound          code model_not_found
     ├── MethodNotAllowed      405 invalid_request_error
@@ -98,6 +99,16 @@ class Unauthorized(ApiError):
     status = 401
     type = "authentication_error"
     default_code = "invalid_api_key"
+
+    def headers(self) -> dict[str, str]:
+        """With the scheme, as RFC 9110 (11.6.1) wants it in a 401."""
+        return {**super().headers(), "www-authenticate": "Bearer"}
+
+
+class Forbidden(ApiError):
+    status = 403
+    type = "permission_error"
+    default_code = "forbidden"
 
 
 class NotFound(ApiError):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
 import sys
 import tempfile
+import time
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn, TextIO
@@ -19,6 +21,7 @@ from server.engine.arguments import engine_environment
 from server.engine.device import Device, find_device
 from server.engine.processes import end_all, redirect_output, start_zygote
 from server.engine.setup import set_up_engine
+from server.media.addresses import AllowList
 from server.services import Services
 from server.settings import Settings, SettingsError
 from server.telemetry.console import LOG_LINES, Console
@@ -26,12 +29,18 @@ from server.telemetry.logs import configure_logs
 
 INTERRUPT_GRACE_S = 2
 """How long Ctrl-C lets requests run on: a person waits. SIGTERM gives them `drain_timeout_s`."""
+SHOW_DRAINING_S = 2.0
+"""How long a server without requests still says that it is draining, for balancers that look every second."""
+AFTER_DRAIN_S = 1
+"""What uvicorn gives requests that the drain did not see end."""
 END_GRACE_S = 1.0
+TAIL_BYTES = 1 << 16
 FAILED = 1
 
 
 def serve(settings: Settings) -> int:
     """Serve until told to stop; returns the exit status."""
+    _check(settings)
     keys = _keys(settings)
     device = find_device(settings.device)
     listener = _listen(settings)
@@ -52,9 +61,10 @@ def serve(settings: Settings) -> int:
     except Exception as error:
         console.fail(f"The server failed: {type(error).__name__}: {error}", "", _tail(log_file), str(log_file))
         end_all(END_GRACE_S)
-    console.close()
-    if settings.engine == "vllm":
-        _leave(status, terminal)
+    finally:
+        console.close()
+        if settings.engine == "vllm":
+            _leave(status, terminal)
     return status
 
 
@@ -99,7 +109,21 @@ class Process(uvicorn.Server):
     def run(self, sockets: list[socket.socket] | None = None) -> int:  # type: ignore[override]
         """Serve on the listening socket; returns the exit status."""
         super().run(sockets or [self._listener])
+        for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn has put their defaults back; what is left is short
+            signal.signal(number, signal.SIG_IGN)
         return self._status
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Keep the port open while requests finish, so that balancers read 503 there and no refused connection."""
+        started = time.monotonic()
+        longest = self.config.timeout_graceful_shutdown or 0
+        shortest = min(longest, SHOW_DRAINING_S) if longest > INTERRUPT_GRACE_S else 0
+        while not self.force_exit and (spent := time.monotonic() - started) < longest:
+            if spent >= shortest and not self._services.gate.inside:
+                break
+            await asyncio.sleep(0.05)
+        self.config.timeout_graceful_shutdown = AFTER_DRAIN_S
+        await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first signal drains, the second ends at once. Unlike uvicorn's, it is not raised again afterwards."""
@@ -113,7 +137,7 @@ class Process(uvicorn.Server):
     def ready(self, services: Services) -> None:
         """Say where the server is and what to type."""
         host, port = self._settings.host, self._listener.getsockname()[1]
-        shown = "127.0.0.1" if host in {"0.0.0.0", "::"} else host  # noqa: S104
+        shown = "127.0.0.1" if host in {"0.0.0.0", "::"} else host.strip("[]")  # noqa: S104
         address = f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
         self._console.ready(
             address=address,
@@ -149,6 +173,20 @@ def curl_line(address: str, model: str, *, with_key: bool) -> str:
     return f"curl {address}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{body}'"
 
 
+def _check(settings: Settings) -> None:
+    """Find now what would otherwise be found only when the model is up."""
+    try:
+        AllowList.parse(settings.fetch_allowed_hosts)
+    except ValueError as error:
+        raise SettingsError(f"--fetch-allowed-hosts: {error}") from error
+    if settings.node_rank > 0:
+        raise SettingsError(
+            "--node-rank: this server is for node 0. On the others run the engine without a server: "
+            f"vllm serve MODEL --headless --nnodes {settings.nnodes} --node-rank {settings.node_rank} "
+            f"--master-addr {settings.master_addr} --master-port {settings.master_port}"
+        )
+
+
 def _keys(settings: Settings) -> KeyRing:
     try:
         return key_ring(settings)
@@ -176,7 +214,9 @@ def _listen(settings: Settings) -> socket.socket:
 
 def _tail(log_file: Path) -> list[str]:
     try:
-        return log_file.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:]
+        with log_file.open("rb") as log:
+            log.seek(max(0, log_file.stat().st_size - TAIL_BYTES))
+            return log.read().decode("utf-8", "replace").splitlines()[-LOG_LINES:]
     except OSError:
         return []
 

@@ -28,6 +28,8 @@ from server.telemetry.console import Console
 WATCH_EVERY_S = 0.2
 WARM_UP_GRID = (1, 4, 4)
 MIB = 1 << 20
+MAX_DECODE_THREADS = 8
+"""Each may hold 1.2 GB in the worst case, a picture of 100 megapixels."""
 
 SetUpEngine = Callable[[Path, Family], EngineSetup]
 """Decides how the engine runs the model in a folder."""
@@ -145,6 +147,6 @@ def _preparer(settings: Settings, family: Family, max_pixels: int, max_model_len
         max_decoded_pixels=settings.max_picture_megapixels * 1_000_000,
         fetch_timeout_s=settings.fetch_timeout_s,
         allowed_hosts=tuple(settings.fetch_allowed_hosts),
-        decode_threads=settings.decode_threads or os.cpu_count() or 1,
+        decode_threads=settings.decode_threads or min(MAX_DECODE_THREADS, len(os.sched_getaffinity(0))),
     )
     return Preparer(pixels, limits)

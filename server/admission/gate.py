@@ -30,8 +30,8 @@ class Gate:
         """Requests in the house at this moment."""
         self.draining = False
 
-    def enter(self) -> Ticket:
-        """Take a place.
+    def require_room(self) -> None:
+        """Refuse at once what could not enter now.
 
         Raises:
             Overloaded: the house is full.
@@ -41,6 +41,14 @@ class Gate:
             raise Unavailable("The server is shutting down; please send the request again.", code="draining")
         if self.inside >= self.max_requests:
             raise Overloaded(f"The server is working on {self.inside} requests and takes no more; please try again.")
+
+    def enter(self) -> Ticket:
+        """Take a place.
+
+        Raises:
+            Overloaded, Unavailable: see `require_room`.
+        """
+        self.require_room()
         self.inside += 1
         return Ticket(self)
 

@@ -43,7 +43,8 @@ def vllm_arguments(settings: Settings, folder: Path, device: Device, max_pixels:
         **_set_by_operator(settings),
         **settings.engine_args,
     }
-    budget = settings.max_pixels or pixels_in_context(max_pixels, arguments.get("max_model_len"))
+    # The engine keeps room for one picture of the model's own size, so that is the most.
+    budget = min(settings.max_pixels or max_pixels, pixels_in_context(max_pixels, arguments.get("max_model_len")))
     return VllmArguments(arguments, budget, _notes(sized, device))
 
 

@@ -108,13 +108,14 @@ def _with_video_settings(folder: Path, state_dir: Path) -> Path:
     """
     if (folder / VIDEO_SETTINGS).exists() or not (folder / "preprocessor_config.json").exists():
         return folder
+    picture = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
+    settings = json.dumps(video_settings(picture), indent=2)
     files = {file.name: file.resolve() for file in sorted(folder.iterdir())}
-    # Named by what it links to, so that it never has to be brought up to date.
-    name = hashlib.sha256("\n".join(f"{name}={target}" for name, target in files.items()).encode()).hexdigest()[:16]
-    completed = state_dir / "models" / name
+    # Named by all that is in it, so that it never has to be brought up to date.
+    content = "\n".join([settings, *(f"{name}={target}" for name, target in files.items())])
+    completed = state_dir / "models" / hashlib.sha256(content.encode()).hexdigest()[:16]
     if not completed.is_dir():
-        picture = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
-        _link(completed, files, json.dumps(video_settings(picture), indent=2))
+        _link(completed, files, settings)
     return completed
 
 
@@ -127,8 +128,10 @@ def _link(completed: Path, files: dict[str, Path], settings: str) -> None:
     (aside / VIDEO_SETTINGS).write_text(settings, encoding="utf-8")
     try:
         aside.rename(completed)
-    except OSError:  # another server was quicker
+    except OSError:
         shutil.rmtree(aside)
+        if not completed.is_dir():  # else another server was quicker
+            raise
 
 
 def video_settings(picture: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import anyio.to_thread
 
 from server.core import (
@@ -31,7 +32,7 @@ from server.core import (
 from server.engine import zygote
 from server.engine.loading import follow
 from server.engine.protocol import Report, StartupError
-from server.errors import BadRequest, EngineDied, EngineNotReady, InternalError, Overloaded
+from server.errors import ApiError, BadRequest, EngineDied, EngineNotReady, InternalError, Overloaded
 
 if TYPE_CHECKING:
     from vllm import RequestOutput, SamplingParams
@@ -40,6 +41,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LOAD = "Load the model"
+
+STOP_WITHIN_S = 1.5
+"""After that long the process ends the engine's processes itself."""
+
+SEEDS = 2**63 - 256
+"""Seeds are folded into 0..SEEDS-1: vLLM adds a choice's index to its seed, whose sum must fit an int64 (a larger one
+kills the engine), and takes -1 for no seed at all."""
 
 FINISH_REASONS = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}
 """vLLM's further reasons (abort, error) are failures and become errors."""
@@ -123,22 +131,24 @@ class VllmEngine:
     async def stop(self) -> None:
         self._stopped = True
         if self._llm is not None:
-            await anyio.to_thread.run_sync(self._llm.shutdown, 2.0)
+            with anyio.move_on_after(STOP_WITHIN_S):
+                await anyio.to_thread.run_sync(self._llm.shutdown, STOP_WITHIN_S, abandon_on_cancel=True)
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
         llm = self._ready()
-        stream = llm.generate(
-            _engine_input(request.prompt, request.tenant, self._merge_size),
-            _sampling_params(request.sampling, self._defaults),
-            request.request_id,
-        )
+        prompt = _engine_input(request.prompt, request.tenant, self._merge_size)
+        stream = llm.generate(prompt, _sampling_params(request.sampling, self._defaults), request.request_id)
+        del request  # and with it the pictures: an answer may take minutes, and they are in the engine by then
         usage = _UsageCounter()
         async with contextlib.aclosing(stream):
             try:
                 async for output in stream:
+                    prompt.pop("mm_kwargs", None)
                     usage.count(output)
                     for event in _events(output):
                         yield event
+            except ApiError:
+                raise
             except Exception as error:
                 raise _as_api_error(error) from error
         yield usage.event()
@@ -148,15 +158,17 @@ class _UsageCounter:
     """Adds up token counts over the outputs of one request."""
 
     def __init__(self) -> None:
-        self._prompt = self._completion = self._cached = 0
+        self._prompt = self._completion = 0
+        self._cached: int | None = None
 
     def count(self, output: RequestOutput) -> None:
         self._prompt = len(output.prompt_token_ids or ())
-        self._cached = max(self._cached, output.num_cached_tokens or 0)
+        if self._cached is None:  # later choices find in the cache what the first has put there
+            self._cached = output.num_cached_tokens
         self._completion += sum(len(choice.token_ids) for choice in output.outputs)
 
     def event(self) -> Usage:
-        return Usage(self._prompt, self._completion, self._cached)
+        return Usage(self._prompt, self._completion, self._cached or 0)
 
 
 def _events(output: RequestOutput) -> list[Event]:
@@ -172,7 +184,7 @@ def _events(output: RequestOutput) -> list[Event]:
     return events
 
 
-def _engine_input(prompt: Prompt, tenant: str, merge_size: int) -> object:
+def _engine_input(prompt: Prompt, tenant: str, merge_size: int) -> Any:
     """A rendered engine input, which vLLM takes as it is: no second tokenising, no second look at the pixels."""
     from vllm.inputs import tokens_input
 
@@ -224,7 +236,7 @@ def _sampling_params(sampling: Sampling, defaults: Mapping[str, Any]) -> Samplin
         "frequency_penalty": sampling.frequency_penalty,
         "repetition_penalty": sampling.repetition_penalty,
         "max_tokens": sampling.max_tokens,
-        "seed": sampling.seed,
+        "seed": None if sampling.seed is None else sampling.seed % SEEDS,
     }
     values = {**defaults, **{name: value for name, value in given.items() if value is not None}}
     if sampling.n > 1 and values.get("temperature", 1.0) < GREEDY_BELOW:
@@ -247,7 +259,7 @@ def _as_api_error(error: Exception) -> Exception:
         return EngineDied("The engine died while it worked on this request; please send it again.")
     if isinstance(error, GracefulHTTPError):
         return Overloaded(_first_line(error))
-    if isinstance(error, VLLMClientError | ValueError):
+    if isinstance(error, VLLMClientError):
         return BadRequest(_first_line(error))
     return error
 

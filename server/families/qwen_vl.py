@@ -19,6 +19,7 @@ from server.families.text import Tokens
 DEFAULT_SYSTEM = "You are a helpful assistant."
 """Said by the template itself when the first message is not a system message."""
 PATCH_SIZE = 14
+MERGE_SIZE = 2
 CONTROL_TOKENS = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>")
 
 
@@ -31,8 +32,14 @@ class QwenVl:
             self._tokens.control_id(name) for name in CONTROL_TOKENS
         )
         vision = config.get("vision_config", {})
-        self.merge_size = int(vision.get("spatial_merge_size", 2))
-        self.factor = int(vision.get("patch_size", PATCH_SIZE)) * self.merge_size
+        self.merge_size = int(vision.get("spatial_merge_size", MERGE_SIZE))
+        patch_size = int(vision.get("patch_size", PATCH_SIZE))
+        if (patch_size, self.merge_size) != (PATCH_SIZE, MERGE_SIZE):
+            raise UnknownFamilyError(
+                f"This model has patches of {patch_size} pixels, {self.merge_size} merged; only {PATCH_SIZE} pixels, "
+                f"{MERGE_SIZE} merged, can be cut here."
+            )
+        self.factor = patch_size * self.merge_size
         self.min_pixels, self.max_pixels = _pixel_limits(folder)
 
     def tokens_at_least(self, characters: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import anyio
@@ -96,12 +96,15 @@ def prepare_picture(
     Raises InvalidImage as `decode_picture`, and BadRequest as `target_size`.
     """
     image = decode_picture(data, decode_limits, param=param)
-    original_size = image.size
-    height, width = target_size(image.height, image.width, budget, limits, param=param)
-    if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BICUBIC)
-    patches, grid = patchify(np.asarray(image))
-    return Picture(patches, grid, picture_digest(data, (width, height), tenant), original_size)
+    return _cut(image, target_size(image.height, image.width, budget, limits, param=param), data, tenant)
+
+
+def _cut(image: Image.Image, size: tuple[int, int], data: bytes, tenant: str) -> Picture:
+    """A decoded picture, resized to (height, width) and cut into patches."""
+    height, width = size
+    resized = image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BICUBIC)
+    patches, grid = patchify(np.asarray(resized))
+    return Picture(patches, grid, picture_digest(data, (width, height), tenant), image.size)
 
 
 def picture_digest(data: bytes, size: tuple[int, int], tenant: str) -> str:
@@ -145,7 +148,7 @@ class Preparer:
         async def prepare_url(url: str) -> None:
             budgets = named[url]
             try:
-                prepared = await self._prepare_content(contents[url], tuple(budgets), tenant, spent)
+                prepared = await self._prepare_content(contents[url], budgets, tenant, spent)
                 for (budget, times), picture in zip(budgets.items(), prepared, strict=True):
                     spent.add_tokens(times * picture_tokens(picture.grid_thw))
                     pictures[url, budget] = picture
@@ -190,7 +193,7 @@ class Preparer:
         return contents
 
     async def _prepare_content(
-        self, content: Inline | Remote, budgets: Sequence[PixelBudget], tenant: str, spent: _Spent
+        self, content: Inline | Remote, budgets: Mapping[PixelBudget, int], tenant: str, spent: _Spent
     ) -> list[Picture]:
         data: bytes | Inline
         if isinstance(content, Inline):
@@ -205,7 +208,7 @@ class Preparer:
             data,
             budgets,
             self._pixels,
-            self._limits.decode,
+            self._limits,
             content.param,
             tenant,
             limiter=self._decoders,
@@ -214,15 +217,30 @@ class Preparer:
 
 def _prepare_all(
     content: bytes | Inline,
-    budgets: Sequence[PixelBudget],
-    limits: PixelLimits,
-    decode_limits: DecodeLimits,
+    budgets: Mapping[PixelBudget, int],
+    pixels: PixelLimits,
+    limits: MediaLimits,
     param: str,
     tenant: str,
 ) -> list[Picture]:
-    """The same picture file at each of `budgets`; what runs in a worker."""
+    """One picture file at each of `budgets` (with how often each is asked for); what runs in a worker."""
     data = content.decode() if isinstance(content, Inline) else content
-    return [prepare_picture(data, budget, limits, decode_limits, param, tenant) for budget in budgets]
+    image = decode_picture(data, limits.decode, param=param)
+    sizes = [target_size(image.height, image.width, budget, pixels, param=param) for budget in budgets]
+    if sum(h * w * times for (h, w), times in zip(sizes, budgets.values(), strict=True)) > (
+        limits.max_request_tokens * pixels.factor**2
+    ):
+        raise too_many_tokens(limits.max_request_tokens)
+    return [_cut(image, size, data, tenant) for size in sizes]
+
+
+def too_many_tokens(most: int) -> ContextLengthExceeded:
+    """The pictures of a request alone are longer than the context."""
+    return ContextLengthExceeded(
+        f"This model's maximum context length is {most} tokens. However, your pictures alone need more. Please send "
+        "fewer, or give them a smaller max_pixels. (context_length_exceeded)",
+        param="messages",
+    )
 
 
 class _Spent:
@@ -241,9 +259,4 @@ class _Spent:
     def add_tokens(self, tokens: int) -> None:
         self._tokens += tokens
         if self._tokens > self._limits.max_request_tokens:
-            raise ContextLengthExceeded(
-                f"This model's maximum context length is {self._limits.max_request_tokens} tokens. However, your "
-                "pictures alone need more. Please send fewer, or give them a smaller max_pixels. "
-                "(context_length_exceeded)",
-                param="messages",
-            )
+            raise too_many_tokens(self._limits.max_request_tokens)

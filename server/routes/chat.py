@@ -22,6 +22,7 @@ router = APIRouter(tags=["chat"])
 async def create_chat_completion(request: Request) -> Response:
     """Answer a conversation about text and pictures, whole or as a stream of server-sent events."""
     services: Services = request.app.state.services
+    services.gate.require_room()  # before a body of megabytes is read; the ticket itself is taken once it is parsed
     body = parse(ChatCompletionRequest, await request.body())
     services.require_model(body.model)
     head = ReplyHead(f"chatcmpl-{uuid.uuid4().hex}", services.model_names[0])

@@ -16,8 +16,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from server.admission.keys import KeyRing
 from server.errors import (
     ApiError,
+    BadRequest,
     BodyTooLarge,
     EngineDied,
+    Forbidden,
     InternalError,
     MethodNotAllowed,
     NotFound,
@@ -25,6 +27,7 @@ from server.errors import (
     Unavailable,
 )
 from server.routes.replies import ClientGone, error_response
+from server.settings import is_loopback
 from server.telemetry import metrics
 
 log = logging.getLogger("ain.access")
@@ -32,6 +35,9 @@ log = logging.getLogger("ain.access")
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 OPEN_PATHS = frozenset({"/health", "/health/live", "/health/ready"})
 """Answered without a key, so that balancers and orchestrators need none."""
+
+SIMPLE_CONTENT_TYPES = frozenset({"text/plain", "application/x-www-form-urlencoded", "multipart/form-data"})
+"""What a web page may send anywhere without asking first (the Fetch standard's CORS-safelisted types)."""
 
 CLIENT_GONE = 499
 """nginx' status for a client that went away; only logs and metrics ever see it."""
@@ -52,13 +58,18 @@ class RequestContext:
         started = time.perf_counter()
         try:
             await self._app(scope, receive, reply.send)
+        except asyncio.CancelledError:  # the time to drain is over
+            if not reply.status:
+                late = Unavailable("The server is shutting down; please send the request again.", code="draining")
+                await error_response(late)(scope, receive, reply.send)
+            raise
         except (ClientGone, ClientDisconnect):
             reply.status = CLIENT_GONE
         except Exception as error:
             if reply.status:
                 raise
             if not isinstance(error, ApiError | HTTPException):
-                log.exception("request failed", extra={"request_id": request_id})
+                log.exception("request %s failed", request_id)
             failure = as_api_error(error)
             if isinstance(failure, Unavailable) and not isinstance(failure, EngineDied):
                 metrics.REFUSED.labels(str(failure.code)).inc()
@@ -102,10 +113,37 @@ def _record(scope: Scope, status: int, seconds: float, request_id: str) -> None:
     route = getattr(scope.get("route"), "path", "other")
     metrics.REQUESTS.labels(scope["method"], route, str(status)).inc()
     metrics.SECONDS.labels(route).observe(seconds)
-    fields = {"request_id": request_id, "status": status, "seconds": round(seconds, 4)}
     # Probes come every second from every balancer: only those who debug want to read them.
     level = logging.DEBUG if scope["path"] in OPEN_PATHS else logging.INFO
-    log.log(level, "%s %s %s %.3f s %s", scope["method"], route, status, seconds, request_id, extra=fields)
+    log.log(level, "%s %s %s %.3f s %s", scope["method"], route, status, seconds, request_id)
+
+
+class LoopbackGuard:
+    """Keeps web pages away from a server that asks for no key because only this machine can reach it.
+
+    A page that a person visits can send requests to 127.0.0.1. A name of the page's own that leads there (DNS
+    rebinding) shows in the Host header, a form or a `fetch` without preflight in a content type no API client uses.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            headers = Headers(scope=scope)
+            if not is_loopback(_hostname(headers.get("host", "localhost"))):
+                raise Forbidden(
+                    "This server has no keys and answers only to its own machine's name (localhost). Behind a proxy "
+                    "give it keys, or start it with --allow-unauthenticated."
+                )
+            if headers.get("content-type", "").partition(";")[0].strip().lower() in SIMPLE_CONTENT_TYPES:
+                raise BadRequest("Send the header 'Content-Type: application/json'.", code="invalid_content_type")
+        await self._app(scope, receive, send)
+
+
+def _hostname(host: str) -> str:
+    """The Host header without its port."""
+    return host.rpartition("]")[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
 
 
 class Authentication:

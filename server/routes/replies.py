@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import anyio
+import orjson
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -28,8 +29,6 @@ class ClientGone(Exception):
 
 def error_response(error: ApiError) -> Response:
     """An error in OpenAI's shape."""
-    import orjson
-
     return Response(
         orjson.dumps(error.body()), status_code=error.status, headers=error.headers(), media_type="application/json"
     )
@@ -48,12 +47,26 @@ async def unless_gone(request: Request, work: Awaitable[T]) -> T:
         if not task.done():
             raise ClientGone
         return task.result()
+    except asyncio.CancelledError:
+        task.add_done_callback(_discard)
+        raise
     finally:
         gone.cancel()
         if not task.done():
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await task
+
+
+def _discard(task: asyncio.Future[Any]) -> None:
+    """Close a stream that was ready in the very moment in which nobody wanted it any more."""
+    if not task.cancelled() and task.exception() is None and isinstance(task.result(), EventStream):
+        _closing.add(closing := asyncio.ensure_future(task.result().aclose()))
+        closing.add_done_callback(_closing.discard)
+
+
+_closing: set[asyncio.Future[None]] = set()
+"""Tasks that nobody awaits; asyncio itself holds them only weakly."""
 
 
 async def _until_gone(receive: Receive) -> None:

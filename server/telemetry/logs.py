@@ -19,4 +19,5 @@ def configure_logs(level: str, stream: TextIO) -> None:
         logger.handlers = [handler]
         logger.setLevel(level.upper())
         logger.propagate = False
-    logging.getLogger("uvicorn").setLevel("WARNING")
+    # What uvicorn says of every start and stop is said by the console.
+    logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.getLogger(ROOTS[0]).level))

@@ -106,6 +106,6 @@ async def chunks(events: AsyncIterator[Event], writer: ChunkWriter) -> AsyncIter
     except ApiError as error:
         yield sse.error_frame(error)
     except Exception:
-        log.exception("a stream broke", extra={"completion": writer.id})
+        log.exception("the stream of %s broke", writer.id)
         yield sse.error_frame(InternalError("The server failed in the middle of this reply."))
     yield sse.DONE

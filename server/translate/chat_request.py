@@ -25,31 +25,49 @@ ROLES: dict[str, Role] = {"developer": "system", "system": "system", "user": "us
 
 HARMLESS: dict[str, tuple[object, ...]] = {
     "add_generation_prompt": (True,),
+    "add_special_tokens": (False,),
+    "allowed_token_ids": ([],),
     "audio": (),
     "bad_words": ([],),
     "best_of": (1,),
     "chat_template": (),
     "chat_template_kwargs": ({},),
     "continue_final_message": (False,),
+    "documents": ([],),
     "echo": (False,),
     "function_call": ("none", "auto"),
     "functions": ([],),
+    "guided_choice": (),
+    "guided_grammar": (),
+    "guided_json": (),
+    "guided_regex": (),
     "ignore_eos": (False,),
     "image_embeds": (),
+    "include_stop_str_in_output": (False,),
+    "length_penalty": (1, 1.0),
     "logit_bias": ({},),
+    "logprob_token_ids": ([],),
     "logprobs": (False,),
+    "media_io_kwargs": ({},),
     "min_tokens": (0,),
     "mm_processor_kwargs": ({},),
     "modalities": (["text"],),
     "prompt_logprobs": (),
+    "repetition_detection": (),
     "response_format": ({"type": "text"},),
+    "return_token_ids": (False,),
+    "skip_special_tokens": (True,),
+    "spaces_between_special_tokens": (True,),
     "stop_token_ids": ([],),
     "structured_outputs": (),
+    "thinking_token_budget": (),
     "tool_choice": ("none", "auto"),
     "tools": ([],),
     "top_logprobs": (0,),
     "truncate_prompt_tokens": (),
+    "truncation_side": (),
     "use_beam_search": (False,),
+    "vllm_xargs": ({},),
     "web_search_options": (),
 }
 """Fields that would change the answer and are not offered, with the values that ask for nothing."""
@@ -65,7 +83,7 @@ def to_conversation(body: ChatCompletionRequest, request_id: str, max_choices: i
         BadRequest: what pydantic cannot judge; `param` names the field.
         UnsupportedParameter: a field that would change the answer and is not offered.
     """
-    _refuse_unsupported(body)
+    _refuse_unsupported(body, request_id)
     if body.stream_options is not None and not body.stream:
         raise BadRequest("'stream_options' is only allowed when 'stream' is true.", param="stream_options")
     if body.n is not None and body.n > max_choices:
@@ -74,12 +92,12 @@ def to_conversation(body: ChatCompletionRequest, request_id: str, max_choices: i
     return Conversation(request_id, messages, _sampling(body))
 
 
-def _refuse_unsupported(body: ChatCompletionRequest) -> None:
+def _refuse_unsupported(body: ChatCompletionRequest, request_id: str) -> None:
     for name, value in (body.model_extra or {}).items():
         if value is None:
             continue
         if name not in HARMLESS:
-            log.debug("ignored an unknown field of a request", extra={"field": name[:64]})
+            log.debug("ignored the unknown field %.64r of %s", name, request_id)
         elif value not in HARMLESS[name]:
             raise UnsupportedParameter(f"'{name}' is not supported by this server.", param=name)
 
@@ -87,6 +105,9 @@ def _refuse_unsupported(body: ChatCompletionRequest) -> None:
 def _message(message: ChatMessage, where: str) -> Message:
     if message.role not in ROLES:
         raise UnsupportedParameter(f"Messages with role '{message.role}' are not supported.", param=f"{where}.role")
+    for name in ("tool_calls", "function_call"):
+        if (message.model_extra or {}).get(name):
+            raise UnsupportedParameter(f"'{where}.{name}' is not supported by this server.", param=f"{where}.{name}")
     if message.content is None and message.role != "assistant":
         raise BadRequest(
             f"Missing required parameter: '{where}.content'.",

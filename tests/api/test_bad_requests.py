@@ -54,8 +54,8 @@ def test_what_is_no_json_object_is_refused(house: House, case: str) -> None:
     assert error["param"] is None
 
 
-@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "nonsense", None])
-def test_the_content_type_does_not_matter(house: House, kind: str | None) -> None:
+@pytest.mark.parametrize("kind", ["application/json; charset=utf-8", "nonsense", None])
+def test_a_content_type_that_no_web_page_can_send_unasked_does_not_matter(house: House, kind: str | None) -> None:
     headers = {} if kind is None else {"content-type": kind}
     assert house.http.post(CHAT, content=json.dumps(GOOD), headers=headers).status_code == 200
 
@@ -188,31 +188,49 @@ def test_an_unknown_model_is_a_404_that_names_what_there_is(house: House) -> Non
 
 ASKED_FOR: dict[str, Any] = {
     "add_generation_prompt": False,
+    "add_special_tokens": True,
+    "allowed_token_ids": [5],
     "audio": {"voice": "alloy", "format": "wav"},
     "bad_words": ["x"],
     "best_of": 2,
     "chat_template": "{{ messages }}",
     "chat_template_kwargs": {"enable_thinking": True},
     "continue_final_message": True,
+    "documents": [{"title": "a", "text": "b"}],
     "echo": True,
     "function_call": {"name": "f"},
     "functions": [{"name": "f"}],
+    "guided_choice": ["a", "b"],
+    "guided_grammar": "root ::= 'a'",
+    "guided_json": {"type": "object"},
+    "guided_regex": "a+",
     "ignore_eos": True,
     "image_embeds": "AAAA",
+    "include_stop_str_in_output": True,
+    "length_penalty": 2.0,
     "logit_bias": {"5": 10},
+    "logprob_token_ids": [5],
     "logprobs": True,
+    "media_io_kwargs": {"video": {"num_frames": 4}},
     "min_tokens": 5,
     "mm_processor_kwargs": {"max_pixels": 1000},
     "modalities": ["text", "audio"],
     "prompt_logprobs": 1,
+    "repetition_detection": {"max_pattern_size": 4},
     "response_format": {"type": "json_object"},
+    "return_token_ids": True,
+    "skip_special_tokens": False,
+    "spaces_between_special_tokens": False,
     "stop_token_ids": [5],
     "structured_outputs": {"regex": "a+"},
+    "thinking_token_budget": 5,
     "tool_choice": "required",
     "tools": [{"type": "function", "function": {"name": "f"}}],
     "top_logprobs": 3,
     "truncate_prompt_tokens": 100,
+    "truncation_side": "left",
     "use_beam_search": True,
+    "vllm_xargs": {"a": 1},
     "web_search_options": {},
 }
 
@@ -240,6 +258,39 @@ def test_a_field_that_is_not_offered_may_ask_for_nothing(house: House, name: str
 def test_messages_of_tools_are_refused(house: House, role: str) -> None:
     error = error_of(house.post(body() | {"messages": [*MESSAGES, {"role": role, "content": "5"}]}), 400)
     assert (error["code"], error["param"]) == ("unsupported_parameter", "messages[1].role")
+
+
+@pytest.mark.parametrize("name", ["tool_calls", "function_call"])
+def test_calls_of_tools_in_a_message_are_refused_and_not_forgotten(house: House, name: str) -> None:
+    spoken = {"role": "assistant", "content": None, name: [{"id": "call-1"}]}
+    error = error_of(house.post(body() | {"messages": [*MESSAGES, spoken]}), 400)
+    assert (error["code"], error["param"]) == ("unsupported_parameter", f"messages[1].{name}")
+
+
+def test_more_objects_than_any_context_holds_are_refused_before_they_are_read(house: House) -> None:
+    parts = [{"type": "text", "text": ""}] * 60_000
+    error = error_of(house.post(body() | {"messages": [{"role": "user", "content": parts}]}), 400)
+    assert "more than 50000 objects" in error["message"]
+
+
+# ---- Web pages
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "169.254.169.254", "127.0.0.1.evil.example"])
+def test_a_server_without_keys_answers_to_the_names_of_its_machine_alone(house: House, host: str) -> None:
+    response = house.http.get("/v1/models", headers={"host": host})
+    assert error_of(response, 403)["code"] == "forbidden"
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1", "127.0.0.1", "127.1.2.3:80", "[::1]:8000"])
+def test_every_name_of_the_machine_will_do(house: House, host: str) -> None:
+    assert house.http.get("/v1/models", headers={"host": host}).status_code == 200
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "Text/Plain; charset=utf-8", "application/x-www-form-urlencoded"])
+def test_what_a_web_page_can_send_unasked_is_refused(house: House, kind: str) -> None:
+    response = house.http.post("/v1/chat/completions", content=json.dumps(body()), headers={"content-type": kind})
+    assert error_of(response, 400)["code"] == "invalid_content_type"
 
 
 # ---- Too long for the model

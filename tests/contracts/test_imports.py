@@ -122,7 +122,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     "services": {"admission", "core", "engine", "errors", "inference", "media", "settings"},
     "engine": {"core", "demo", "errors", "families", "settings"},
     "startup": {"core", "engine", "errors", "families", "inference", "media", "services", "settings", "telemetry"},
-    "routes": {"admission", "core", "errors", "inference", "protocol", "services", "telemetry", "translate"},
+    "routes": {
+        "admission",
+        "core",
+        "errors",
+        "inference",
+        "protocol",
+        "services",
+        "settings",
+        "telemetry",
+        "translate",
+    },
 }
 """The rooms that each room of the house may know; `app`, `launch` and `cli` put them together."""
 

@@ -44,11 +44,6 @@ class ImageHost:
         return f"http://{self.netloc}{path}"
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(scope="session")
 def model() -> str:
     """The model under test, as the server's flag takes it."""

@@ -16,7 +16,7 @@ import pytest
 
 from server.demo.pictures import Sample, make_sample
 from tests.e2e.asking import ENDLESS, PATH, Client
-from tests.e2e.test_seeing import Miss, content, require
+from tests.e2e.marking import Miss, content, require
 from tests.serving import Server
 
 pytestmark = pytest.mark.e2e

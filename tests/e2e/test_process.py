@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 
 import httpx
 import pytest
@@ -16,6 +17,12 @@ from tests.e2e.asking import ENDLESS, PATH, Client
 from tests.serving import END_DEADLINE_S, START_DEADLINE_S, Server, launch
 
 pytestmark = pytest.mark.e2e
+
+
+def await_words(lines: Iterator[str]) -> None:
+    """Read a stream until the first words have come."""
+    while '"content":"' not in (line := next(lines)) or '"content":""' in line:
+        pass
 
 
 def test_a_port_in_use_is_named_at_once(server: Server, client: Client) -> None:
@@ -62,8 +69,7 @@ def test_the_death_of_the_engine_is_told_and_ends_the_server(model: str) -> None
         asking = threading.Thread(target=lambda: whole.append(client.post(asked)))
         with client.http, client.http.stream("POST", PATH, json={**asked, "stream": True}) as streamed:
             lines = streamed.iter_lines()
-            while '"content":"2' not in next(lines) and '"content":"1' not in next(lines):
-                pass
+            await_words(lines)
             asking.start()
             server.await_that(lambda: server.metric("vllm:num_requests_running") >= 2, "at work on both", 20)
             family = server.family()
@@ -71,6 +77,7 @@ def test_the_death_of_the_engine_is_told_and_ends_the_server(model: str) -> None
             core.kill()
             rest = [line for line in lines if line.startswith("data: ")]
             asking.join(10)
+        assert server.reason() is not None
         assert json.loads(rest[-2][6:])["error"]["code"] == "engine_died"
         assert rest[-1] == "data: [DONE]"
         assert whole[0].status_code == 503
@@ -94,8 +101,7 @@ def test_sigterm_lets_requests_finish(model: str) -> None:
             ) as streamed,
         ):
             lines = streamed.iter_lines()
-            while '"content":"' not in next(lines):
-                pass
+            await_words(lines)
             family = server.family()
             server.process.send_signal(signal.SIGTERM)
             rest = [line for line in lines if line.startswith("data: ")]

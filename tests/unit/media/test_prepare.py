@@ -16,7 +16,7 @@ from PIL import Image
 import server.media.prepare
 from server.core import Picture, PictureSource, PixelBudget
 from server.errors import ApiError, BadRequest, ContextLengthExceeded, InvalidImage
-from server.media.decode import DecodeLimits
+from server.media.decode import DecodeLimits, decode_picture
 from server.media.fetch import Fetcher
 from server.media.pixels import PixelLimits, patchify
 from server.media.prepare import MediaLimits, Preparer, picture_digest, prepare_picture
@@ -242,7 +242,7 @@ async def test_fetching_can_be_switched_off() -> None:
 async def test_only_so_many_pictures_are_decoded_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     lock, running, most = threading.Lock(), 0, 0
 
-    def counted(*arguments: Any) -> Picture:
+    def counted(*arguments: Any, **named: Any) -> Image.Image:
         nonlocal running, most
         with lock:
             running += 1
@@ -250,9 +250,9 @@ async def test_only_so_many_pictures_are_decoded_at_once(monkeypatch: pytest.Mon
         threading.Event().wait(0.02)
         with lock:
             running -= 1
-        return prepare_picture(*arguments)
+        return decode_picture(*arguments, **named)
 
-    monkeypatch.setattr(server.media.prepare, "prepare_picture", counted)
+    monkeypatch.setattr(server.media.prepare, "decode_picture", counted)
     preparer = Preparer(AIN, MediaLimits(decode_threads=2))
     sources = [source(data_url(picture(28, 28, seed=i)), i) for i in range(4)]
     async with anyio.create_task_group() as tasks:
