@@ -9,7 +9,7 @@ from typing import Any
 
 from server.engine.checkpoint import served_names
 from server.engine.device import Device
-from server.engine.processes import logging_to_file
+from server.engine.processes import logging_to_file, usable_cores
 from server.engine.sizing import Plan, model_facts, pixels_in_context, plan
 from server.settings import Settings
 
@@ -65,6 +65,8 @@ def engine_environment(settings: Settings, device: Device, log_file: Path, scrat
         environment["TORCH_COMPILE_DISABLE"] = "1"
         # vLLM takes a step of over 300 s for a death; a full page through 7B on two cores is only slow.
         environment["VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS"] = "3600"
+        # As many threads as vLLM's own binding gives its worker: one core is left for the front end.
+        environment["OMP_NUM_THREADS"] = str(max(1, usable_cores() - 1))
         environment["VLLM_CPU_KVCACHE_SPACE"] = str(settings.kv_cache_gib or CPU_KV_CACHE_GIB)
     return environment
 

@@ -15,17 +15,29 @@ from typing import TextIO
 import psutil
 
 ZYGOTE = "server.engine.zygote_preload"
+OPERATORS_OWN = frozenset({"OMP_NUM_THREADS"})
+"""Variables of other programs than ours and vLLM's: what an operator has set for them wins."""
 
 
 def start_zygote(environment: Mapping[str, str]) -> None:
     """Start the fork server that preloads the engine; returns at once, it imports by itself.
 
-    `environment` is set for this process and all its children. Call it from the main thread: the fork server ends with
-    the thread that started it.
+    `environment` is set for this process and all its children, which read some of it when they load libraries: what is
+    set later never reaches the zygote. Call it from the main thread: the fork server ends with the thread that started
+    it.
     """
-    os.environ.update(environment)
+    for name, value in environment.items():
+        if name not in OPERATORS_OWN:
+            os.environ[name] = value
+        os.environ.setdefault(name, value)
     multiprocessing.set_forkserver_preload([ZYGOTE])
     forkserver.ensure_running()
+
+
+def usable_cores() -> int:
+    """Physical cores that this process may run on."""
+    allowed = len(os.sched_getaffinity(0))
+    return min(allowed, psutil.cpu_count(logical=False) or allowed)
 
 
 def redirect_output(log_file: Path) -> TextIO:
