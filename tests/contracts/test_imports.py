@@ -249,7 +249,7 @@ def test_the_engines_processes_only_write_to_the_environment() -> None:
         for node in ast.walk(module)
         if isinstance(node, ast.Attribute) and is_attribute(node.value, "os", ENVIRONMENT)
     }
-    assert calls == {"update"}
+    assert calls == {"setdefault"}
 
 
 def test_the_fork_server_reads_one_variable_by_name() -> None:
