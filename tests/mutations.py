@@ -55,7 +55,7 @@ class Mutation:
 
 PIXELS, PREPARE = "server/media/pixels.py", "server/media/prepare.py"
 DECODE, FAMILY = "server/media/decode.py", "server/families/qwen_vl.py"
-RESIZE = "image = image.resize((width, height), Image.Resampling.BICUBIC)"
+RESIZE = "image.resize((width, height), Image.Resampling.BICUBIC)"
 CUT = "band.transpose(2, 0, 3, 5, 1, 4)"
 
 MUTATIONS: Final = (
@@ -64,8 +64,8 @@ MUTATIONS: Final = (
     Mutation(
         "channels: red and blue swapped",
         PREPARE,
-        "patchify(np.asarray(image))",
-        "patchify(np.asarray(image)[..., ::-1])",
+        "patchify(np.asarray(resized))",
+        "patchify(np.asarray(resized)[..., ::-1])",
         MEDIA,
         (COLOURS, SHAPES),
     ),
@@ -88,8 +88,8 @@ MUTATIONS: Final = (
     Mutation(
         "resize: height and width swapped",
         PREPARE,
-        "height, width = target_size(",
-        "width, height = target_size(",
+        "height, width = size",
+        "width, height = size",
         MEDIA,
         (SIDES, NUMBERS),
     ),
@@ -97,15 +97,15 @@ MUTATIONS: Final = (
         "resize: nearest, by way of half the size",
         PREPARE,
         RESIZE,
-        "image = image.resize((width // 2, height // 2), 0).resize((width, height), 0)",
+        "image.resize((width // 2, height // 2), 0).resize((width, height), 0)",
         MEDIA,
         (NUMBERS, REFERENCE),
     ),
     Mutation(
         "resize: to half the size",
         PREPARE,
-        "height, width = target_size(image.height, image.width, budget, limits, param=param)",
-        "height, width = target_size(image.height // 2 + 1, image.width // 2 + 1, budget, limits, param=param)",
+        "target_size(image.height, image.width, budget, pixels, param=param)",
+        "target_size(image.height // 2 + 1, image.width // 2 + 1, budget, pixels, param=param)",
         MEDIA,
         (BUDGETS,),
     ),
