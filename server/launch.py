@@ -22,6 +22,7 @@ from server.engine.device import Device, find_device
 from server.engine.processes import end_all, redirect_output, start_zygote
 from server.engine.setup import set_up_engine
 from server.media.addresses import AllowList
+from server.routes.http11 import BoundedHttp
 from server.services import Services
 from server.settings import Settings, SettingsError
 from server.telemetry.console import LOG_LINES, Console
@@ -97,7 +98,8 @@ class Process(uvicorn.Server):
             uvicorn.Config(
                 app,
                 loop="uvloop",
-                http="httptools",
+                http=BoundedHttp,
+                ws="none",
                 log_config=None,
                 access_log=False,
                 server_header=False,

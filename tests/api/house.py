@@ -21,6 +21,7 @@ from server.app import create_app
 from server.core import GenerationRequest
 from server.engine.scripted import Script, ScriptedEngine
 from server.engine.setup import EngineSetup
+from server.routes.http11 import BoundedHttp
 from server.services import Services
 from server.settings import Settings
 from tests.model import FOLDER, MODEL, NAME
@@ -107,7 +108,7 @@ def open_house(script: Script | None = None, *, up: bool = True, **settings: Any
         events=events,
     )
     config = uvicorn.Config(
-        app, loop="uvloop", http="httptools", log_config=None, access_log=False, timeout_graceful_shutdown=1
+        app, loop="uvloop", http=BoundedHttp, ws="none", log_config=None, access_log=False, timeout_graceful_shutdown=1
     )
     server = uvicorn.Server(config)
     listener = socket.create_server(("127.0.0.1", 0))
