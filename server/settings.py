@@ -5,7 +5,7 @@ default:
 
     ain-serve --max-requests 32        AIN_MAX_REQUESTS=32        max_requests = 32
 
-The command line, the help, the README's table and the tests are all made from the fields of `Settings`. Anything that
+The command line, the help and the tests are all made from the fields of `Settings`. Anything that
 is not in that table is an error, so a typo never passes for a setting.
 """
 
@@ -210,7 +210,7 @@ class Settings(BaseSettings):
         "Engine",
         None,
         "Memory in GiB for the CPU engine's KV cache.",
-        unset="chosen by memory",
+        unset="2",
         metavar="GIB",
         ge=1,
         le=65_536,
@@ -470,7 +470,7 @@ class SettingRow:
 
 
 def describe() -> list[SettingRow]:
-    """Every setting in the order of the table: what the README's table and the tests are made from."""
+    """Every setting in the order of the table: what the tests are made from."""
     return [_row(name, field) for name, field in Settings.model_fields.items()]
 
 

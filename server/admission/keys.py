@@ -8,7 +8,7 @@ A keys file has one key a line:
 
     # a comment
     ain-J2l0...                         a key
-    reading-room = ain-9xQe...          a key with a name, which logs and metrics show
+    reading-room = ain-9xQe...          a key with a name, by which people know it
     archive = sha256:1f6b...            a key of which this machine knows only the hash
 
 `ain-serve --new-key` makes a key and its hash.
