@@ -248,7 +248,7 @@ class Settings(BaseSettings):
     # ---- Limits
     max_requests: int = _setting(
         "Limits",
-        64,
+        256,
         "How many requests may be in the house at once; more are told to try again later.",
         ge=1,
         le=100_000,
