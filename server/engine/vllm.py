@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
+import traceback
 from collections.abc import AsyncGenerator, Mapping
 from functools import partial
 from pathlib import Path
@@ -37,8 +37,6 @@ from server.errors import ApiError, BadRequest, EngineDied, EngineNotReady, Inte
 if TYPE_CHECKING:
     from vllm import RequestOutput, SamplingParams
     from vllm.v1.engine.async_llm import AsyncLLM
-
-log = logging.getLogger(__name__)
 
 LOAD = "Load the model"
 
@@ -125,7 +123,7 @@ class VllmEngine:
                 enable_log_requests=arguments.enable_log_requests,
             )
         except Exception as error:
-            log.exception("The engine did not start")
+            traceback.print_exc()  # to the engine's log, which is where the process's stderr goes
             raise StartupError(f"The engine did not start: {_first_line(error)}", _hint(error)) from error
 
     async def stop(self) -> None:
