@@ -1,45 +1,34 @@
-"""Every setting once: its type, default, bounds and description; and the only reader of the environment.
+"""Every setting once: its type, default, bounds and description.
 
 A setting can be given in three places. Flags win over environment variables, those over the TOML file, that over the
 default:
 
     ain-serve --max-requests 32        AIN_MAX_REQUESTS=32        max_requests = 32
 
-The command line, the help and the tests are all made from the fields of `Settings`. Anything that
-is not in that table is an error, so a typo never passes for a setting.
+The command line, the help and the tests are all made from the fields of `Settings`. Anything that is not in that table
+is an error, so a typo never passes for a setting.
 """
 
 from __future__ import annotations
 
-import argparse
-import difflib
 import ipaddress
 import json
 import os
-import re
-import shutil
-import sys
 import tempfile
-import textwrap
-import tomllib
-import types
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, Self, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
     SecretStr,
-    ValidationError,
     field_validator,
     model_validator,
 )
-from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails, PydanticCustomError
-from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_core import PydanticCustomError
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 PROGRAM = "ain-serve"
 ENV_PREFIX = "AIN_"
@@ -76,7 +65,7 @@ def _split_commas(value: object) -> object:
     return [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
 
 
-def _parse_json(value: object) -> object:
+def parse_json(value: object) -> object:
     if not isinstance(value, str):
         return value
     try:
@@ -92,7 +81,7 @@ def _lower(value: object) -> object:
 Texts = Annotated[list[str], NoDecode, BeforeValidator(_split_commas)]
 ApiKey = Annotated[SecretStr, Field(min_length=MIN_KEY_LENGTH)]
 Secrets = Annotated[list[ApiKey], NoDecode, BeforeValidator(_split_commas)]
-JsonObject = Annotated[dict[str, Any], NoDecode, BeforeValidator(_parse_json)]
+JsonObject = Annotated[dict[str, Any], NoDecode, BeforeValidator(parse_json)]
 UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
 LogLevel = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)]
 
@@ -383,7 +372,7 @@ class Settings(BaseSettings):
     @field_validator("engine_args")
     @classmethod
     def _engine_names(cls, args: dict[str, Any]) -> dict[str, Any]:
-        args = _with_snake_names(args)
+        args = with_snake_names(args)
         for name in args:
             if name in cls.model_fields:
                 raise ValueError(f"{name} is a setting of its own: {flag_of(name)} ({env_of(name)})")
@@ -438,7 +427,7 @@ def _conflict(name: str, problem: str) -> PydanticCustomError:
     return PydanticCustomError("conflict", "{problem}", {"name": name, "problem": problem})
 
 
-def _with_snake_names(args: Mapping[str, Any]) -> dict[str, Any]:
+def with_snake_names(args: Mapping[str, Any]) -> dict[str, Any]:
     return {name.strip().lstrip("-").replace("-", "_"): value for name, value in args.items()}
 
 
@@ -450,315 +439,3 @@ def _state_folder() -> Path:
         return Path.home() / ".local" / "state" / "ain-server"
     except RuntimeError:  # a container's user without a home
         return Path(tempfile.gettempdir()) / "ain-server"
-
-
-# ---- The table, described ---------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class SettingRow:
-    """A setting as documentation shows it."""
-
-    name: str
-    """Also the key in the TOML file."""
-    group: Group
-    flag: str
-    env: str
-    allowed: str
-    default: str
-    description: str
-
-
-def describe() -> list[SettingRow]:
-    """Every setting in the order of the table: what the tests are made from."""
-    return [_row(name, field) for name, field in Settings.model_fields.items()]
-
-
-def _row(name: str, field: FieldInfo) -> SettingRow:
-    flag = f"{flag_of(name)} {_metavar(name, field)}".rstrip()
-    if _kind(field) is bool:
-        flag = f"--[no-]{flag[2:]}"
-    description = field.description or ""
-    return SettingRow(name, _extra(field, "group"), flag, env_of(name), _allowed(field), _default(field), description)
-
-
-def _extra(field: FieldInfo, key: str) -> Any:
-    extra = field.json_schema_extra
-    return extra[key] if isinstance(extra, dict) else None
-
-
-def _kind(field: FieldInfo) -> Any:
-    """The type of a field without its Annotated and its `| None`."""
-    kind: Any = field.annotation
-    if get_origin(kind) in (Union, types.UnionType):
-        kind = next(arm for arm in get_args(kind) if arm is not type(None))
-    while get_origin(kind) is Annotated:
-        kind = get_args(kind)[0]
-    return kind
-
-
-def _metavar(name: str, field: FieldInfo) -> str:
-    kind = _kind(field)
-    if kind is bool:
-        return ""
-    if get_origin(kind) is Literal:
-        return "{" + ",".join(get_args(kind)) + "}"
-    if name.endswith("_s"):
-        return "SECONDS"
-    number = "N" if kind is int else "X" if kind is float else ""
-    return _extra(field, "metavar") or number or name.upper()
-
-
-def _default(field: FieldInfo) -> str:
-    value = field.default
-    if value is None or value in ("", [], {}):
-        return str(_extra(field, "unset"))
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _allowed(field: FieldInfo) -> str:
-    """What a setting accepts, in words."""
-    kind = _kind(field)
-    if get_origin(kind) is Literal:
-        return "one of " + ", ".join(get_args(kind))
-    if kind in (int, float):
-        return f"a {'whole ' if kind is int else ''}number {_bounds(field)}".rstrip()
-    words = {bool: "true or false", list: "a list, separated by commas", dict: "a JSON object", Path: "a path"}
-    return words.get(get_origin(kind) or kind, "text")
-
-
-def _bounds(field: FieldInfo) -> str:
-    low = high = ""
-    for bound in field.metadata:
-        match bound:
-            case object(ge=number):
-                low = f"from {number}"
-            case object(gt=number):
-                low = f"above {number}"
-            case object(le=number):
-                high = f"to {number}" if low.startswith("from") else f"and at most {number}"
-            case object(lt=number):
-                high = f"below {number}"
-    return f"{low} {high}".strip()
-
-
-def help_text(width: int | None = None) -> str:
-    """The text of --help, laid out for the terminal."""
-    width = min(width or shutil.get_terminal_size().columns, 110) - 1
-    rows = describe()
-    lines = [f"usage: {PROGRAM} [SETTINGS...]", ""]
-    lines += _wrapped(
-        "An OpenAI-compatible server for AIN and the Qwen2-VL family. Without settings it serves the bundled demo model"
-        " on this machine only. Every setting can be a flag, the environment variable in brackets, or a line in a TOML"
-        " file (--config); flags win over variables, variables over the file.",
-        width,
-    )
-    for group in dict.fromkeys(row.group for row in rows):
-        lines += ["", f"{group}:"]
-        for row in rows:
-            if row.group == group:
-                lines += _help_entry(row.flag, row.description, f"[{row.env}; default: {row.default}]", width)
-    lines += ["", "Instead of serving:"]
-    for flag, description in ACTIONS.items():
-        lines += _help_entry("-h, --help" if flag == "--help" else flag, description, "", width)
-    return "\n".join(lines) + "\n"
-
-
-def _help_entry(flag: str, description: str, twin: str, width: int, column: int = 28) -> list[str]:
-    text = _wrapped(description, width - column) + (_wrapped(twin, width - column) if twin else [])
-    if len(flag) + 4 > column:
-        text.insert(0, "")
-    lines = [" " * column + line for line in text]
-    lines[0] = f"  {flag}".ljust(column) + text[0]
-    return [line.rstrip() for line in lines]
-
-
-def _wrapped(text: str, width: int) -> list[str]:
-    return textwrap.wrap(text, max(width, 30), break_long_words=False, break_on_hyphens=False)
-
-
-# ---- The three sources ------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class Source:
-    """Where settings come from: their values, what is wrong already, and how this source spells a setting's name."""
-
-    values: dict[str, Any]
-    problems: list[str]
-    spell: Callable[[str], str]
-
-
-def load_settings(argv: Sequence[str] | None = None) -> Settings:
-    """Flags, environment and file merged into checked settings; `argv` defaults to the command line.
-
-    Raises SettingsError with all that is wrong, one problem a line.
-    """
-    flags = _from_flags(sys.argv[1:] if argv is None else argv)
-    environment = _from_environment()
-    file = _from_file(flags, environment)
-    sources = [flags, environment, file]
-    problems = [problem for source in sources for problem in source.problems + _take_engine_args(source)]
-    settings: Settings | None = None
-    try:
-        settings = Settings(**_merge(sources))
-    except ValidationError as error:
-        problems += [_explain(details, sources) for details in error.errors(include_url=False)]
-    if problems or settings is None:
-        raise SettingsError("\n".join(dict.fromkeys(problems)))
-    return settings
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Argparse would print its usage and leave the process."""
-        raise SettingsError(message.removeprefix("argument "))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(PROGRAM, add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
-    for name, field in Settings.model_fields.items():
-        kind = _kind(field)
-        if kind is bool:
-            parser.add_argument(flag_of(name), dest=name, action=argparse.BooleanOptionalAction)
-        else:
-            repeatable = get_origin(kind) in (list, dict)
-            parser.add_argument(flag_of(name), dest=name, action="append" if repeatable else "store")
-    return parser
-
-
-def _from_flags(argv: Sequence[str]) -> Source:
-    namespace, unknown = _parser().parse_known_args(list(argv))
-    values = vars(namespace)
-    problems = _unknown_flags(unknown)
-    for name in values.keys() - {"engine_args"}:
-        if isinstance(values[name], list):
-            values[name] = ",".join(values[name])
-    if "engine_args" in values:
-        pairs, wrong = _engine_pairs(values["engine_args"])
-        values["engine_args"] = pairs
-        problems += wrong
-    return Source(values, problems, flag_of)
-
-
-def _unknown_flags(unknown: list[str]) -> list[str]:
-    known = [flag_of(name) for name in Settings.model_fields] + list(ACTIONS)
-    flags = [word.partition("=")[0] for word in unknown if word.startswith("-")]
-    if flags:  # what stands after an unknown flag is probably its value: not a problem of its own
-        return [_unknown("flag", flag, known) for flag in flags]
-    return [f"{word}: not a flag; to serve this model write --model {word}" for word in unknown]
-
-
-def _engine_pairs(pairs: list[str]) -> tuple[dict[str, Any], list[str]]:
-    values, problems = {}, []
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if name and equals:
-            values[name] = _json_or_text(text)
-        else:
-            problems.append(f"--engine-arg {pair}: write it as NAME=VALUE")
-    return values, problems
-
-
-def _json_or_text(text: str) -> Any:
-    # Python's spelling counts too: as text, "False" would be true.
-    python = {"true": True, "false": False, "none": None}
-    try:
-        return python[text.lower()] if text.lower() in python else json.loads(text)
-    except ValueError:
-        return text
-
-
-KUBERNETES = re.compile(r"_SERVICE_HOST$|_SERVICE_PORT(_\w+)?$|_PORT_\d+_(TCP|UDP|SCTP)(_\w+)?$")
-KUBERNETES_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
-"""Kubernetes gives every pod variables for each Service: one named ain makes AIN_SERVICE_HOST and even AIN_PORT."""
-
-
-def _from_environment() -> Source:
-    known = [env_of(name) for name in Settings.model_fields]
-    problems = [
-        _unknown("variable", name, known)
-        for name, value in sorted(os.environ.items())
-        if name.upper().startswith(ENV_PREFIX)
-        and name.upper() not in known
-        and not (KUBERNETES.search(name) or KUBERNETES_ADDRESS.match(value))
-    ]
-    return Source(dict(EnvSettingsSource(Settings)()), problems, env_of)
-
-
-def _from_file(flags: Source, environment: Source) -> Source:
-    source = next((source for source in (flags, environment) if "config" in source.values), None)
-    if source is None:
-        return Source({}, [], str)
-    path = Path(source.values["config"]).expanduser()
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        return Source({}, [f"{source.spell('config')}: cannot read {path}: {error.strerror}"], str)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        return Source({}, [f"{source.spell('config')}: {path} is not a TOML file: {error}"], str)
-    known = [name for name in Settings.model_fields if name != "config"]
-    problems = [f"{path}: " + _unknown("key", name, known) for name in values if name not in known]
-    return Source({name: values[name] for name in values if name in known}, problems, lambda name: f"{path}: {name}")
-
-
-def _unknown(what: str, name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, known, 1)
-    if near:
-        return f"{name}: unknown {what}; did you mean {near[0]}?"
-    return f"{name}: unknown {what}; {PROGRAM} --help lists all"
-
-
-def _take_engine_args(source: Source) -> list[str]:
-    """Reads a source's engine_args; takes out, and reports, those that are settings of their own."""
-    args = source.values.get("engine_args")
-    try:
-        args = _parse_json(args)
-    except ValueError:
-        return []  # left for the check of all settings, which words it
-    if not isinstance(args, dict):
-        return []
-    args = _with_snake_names(args)
-    named = [name for name in args if name in Settings.model_fields]
-    source.values["engine_args"] = {name: value for name, value in args.items() if name not in named}
-    return [f"{source.spell('engine_args')}: {name} is a setting of its own: {source.spell(name)}" for name in named]
-
-
-def _merge(sources: Sequence[Source]) -> dict[str, Any]:
-    """The first source wins; engine_args are merged name by name, so that a flag need not repeat the file's."""
-    merged: dict[str, Any] = {}
-    for source in reversed(sources):
-        engine_args = merged.get("engine_args")
-        merged |= source.values
-        if isinstance(engine_args, dict) and isinstance(merged["engine_args"], dict):
-            merged["engine_args"] = engine_args | merged["engine_args"]
-    return merged
-
-
-def _explain(details: ErrorDetails, sources: Sequence[Source]) -> str:
-    """One of pydantic's errors as a line that names the setting as its source spells it."""
-    context = details.get("ctx", {})
-    name = str(details["loc"][0] if details["loc"] else context["name"])
-    source = next((source for source in sources if name in source.values), sources[0])
-    spelled = source.spell(name)
-    if details["type"] == "conflict":
-        return f"{spelled}: {details['msg']}"
-    if details["type"] == "value_error":
-        return f"{spelled}: {context['error']}"
-    if name == "api_keys":  # never shows its value
-        return f"{spelled}: every key needs at least {MIN_KEY_LENGTH} characters; {PROGRAM} --new-key makes one"
-    line = f"{spelled}: {_shown(source.values.get(name))} must be {_allowed(Settings.model_fields[name])}"
-    if source.spell is env_of and KUBERNETES_ADDRESS.match(str(source.values.get(name))):
-        line += " (Kubernetes sets this variable for a Service of that name: set enableServiceLinks: false in the pod)"
-    return line
-
-
-SHOWN = 60
-"""How many characters of a wrong value an error repeats."""
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."
