@@ -12,11 +12,13 @@
     ├── MethodNotAllowed      405 invalid_request_error
     ├── RequestTimeout        408 timeout_error
     ├── BodyTooLarge          413 invalid_request_error
+    ├── HeadTooLarge          431 invalid_request_error
     ├── InternalError         500 server_error
     └── Unavailable           503 server_error, retryable, with Retry-After
         ├── Overloaded             code overloaded
         ├── EngineNotReady         code engine_not_ready
-        └── EngineDied             code engine_died
+        ├── EngineDied             code engine_died
+        └── Draining               code draining
 
 Status, type and code follow the OpenAI API, so that SDKs raise the exception their users expect.
 """
@@ -142,6 +144,13 @@ class BodyTooLarge(ApiError):
     closes = True
 
 
+class HeadTooLarge(ApiError):
+    status = 431
+    type = "invalid_request_error"
+    default_code = "invalid_http"
+    closes = True
+
+
 class InternalError(ApiError):
     default_code = "internal_error"
 
@@ -164,3 +173,16 @@ class EngineNotReady(Unavailable):
 class EngineDied(Unavailable):
     default_code = "engine_died"
     retry_after = 5
+
+
+class Draining(Unavailable):
+    default_code = "draining"
+
+    def __init__(
+        self,
+        message: str = "The server is shutting down; please send the request again.",
+        *,
+        param: str | None = None,
+        code: str | None = None,
+    ) -> None:
+        super().__init__(message, param=param, code=code)

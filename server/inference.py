@@ -136,19 +136,20 @@ class Inference:
             raise EngineNotReady(f"The engine is {self._engine.state.value}; please try again.")
 
     async def _prepare(self, conversation: Conversation, caller: Caller) -> GenerationRequest:
-        self._refuse_endless(conversation)
+        characters = text_length(conversation.messages)
+        self._refuse_endless(characters)
         sources = conversation.pictures
         pictures = await self._pictures.prepare(sources, caller.tenant) if sources else []
-        if text_length(conversation.messages) + FRAME * len(conversation.messages) > LONG_TEXT:
+        if characters + FRAME * len(conversation.messages) > LONG_TEXT:
             prompt = await anyio.to_thread.run_sync(self._family.build_prompt, conversation.messages, pictures)
         else:
             prompt = self._family.build_prompt(conversation.messages, pictures)
         sampling = self._fit(conversation.sampling, prompt)
         return GenerationRequest(conversation.request_id, prompt, sampling, caller.tenant)
 
-    def _refuse_endless(self, conversation: Conversation) -> None:
+    def _refuse_endless(self, characters: int) -> None:
         """Refuse texts that cannot fit by far, before their pictures are fetched and their tokens counted."""
-        least = self._family.tokens_at_least(text_length(conversation.messages))
+        least = self._family.tokens_at_least(characters)
         if least > self._engine.max_model_len:
             raise ContextLengthExceeded(
                 f"This model's maximum context length is {self._engine.max_model_len} tokens. However, your messages "

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,8 @@ from typing import Final
 
 import httpx
 import psutil
+
+from clients.bench.peers import free_port
 
 START_DEADLINE_S: Final = 150.0
 """From the start of the process to ready. 25 to 45 s are usual on two cores; a busy machine takes longer."""
@@ -176,13 +177,6 @@ def serve(*flags: str, model: str = "ain-demo", cwd: Path | None = None) -> Iter
         status = server.end(signal.SIGINT)
         if status != 0:
             raise server.error(f"ended with status {status} after SIGINT")
-
-
-def free_port() -> int:
-    """A TCP port that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _environment() -> dict[str, str]:

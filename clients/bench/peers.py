@@ -65,11 +65,11 @@ def running(peer: Peer, deadline_s: float) -> Iterator[Running]:
     Raises:
         RuntimeError: it ended or was not ready in time; says where its output is.
     """
-    port = _free_port()
-    log = Path(tempfile.mkstemp(prefix=f"bench-{peer.name}-", suffix=".log")[1])
+    port = free_port()
     command = [word.replace("{port}", str(port)) for word in peer.command]
     started = time.perf_counter()
-    with log.open("wb") as output:
+    with tempfile.NamedTemporaryFile(prefix=f"bench-{peer.name}-", suffix=".log", delete=False) as output:
+        log = Path(output.name)
         process = subprocess.Popen(
             command, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **peer.environment}
         )
@@ -106,7 +106,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A TCP port that nobody listens on at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -5,7 +5,7 @@ A ticket is taken before any costly work and travels with the reply's stream unt
 
 from __future__ import annotations
 
-from server.errors import Overloaded, Unavailable
+from server.errors import Draining, Overloaded
 
 
 class Ticket:
@@ -35,10 +35,10 @@ class Gate:
 
         Raises:
             Overloaded: the house is full.
-            Unavailable: the server is shutting down.
+            Draining: the server is shutting down.
         """
         if self.draining:
-            raise Unavailable("The server is shutting down; please send the request again.", code="draining")
+            raise Draining
         if self.inside >= self.max_requests:
             raise Overloaded(f"The server is working on {self.inside} requests and takes no more; please try again.")
 
@@ -46,7 +46,7 @@ class Gate:
         """Take a place.
 
         Raises:
-            Overloaded, Unavailable: see `require_room`.
+            Overloaded, Draining: see `require_room`.
         """
         self.require_room()
         self.inside += 1

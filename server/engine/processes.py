@@ -27,9 +27,10 @@ def start_zygote(environment: Mapping[str, str]) -> None:
     it.
     """
     for name, value in environment.items():
-        if name not in OPERATORS_OWN:
+        if name in OPERATORS_OWN:
+            os.environ.setdefault(name, value)
+        else:
             os.environ[name] = value
-        os.environ.setdefault(name, value)
     multiprocessing.set_forkserver_preload([ZYGOTE])
     forkserver.ensure_running()
 

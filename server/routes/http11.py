@@ -8,6 +8,9 @@ from http import HTTPStatus
 import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from server.errors import ApiError, BadRequest, HeadTooLarge
+
+TOO_LARGE = "The headers of the request are too large."
 MAX_HEAD_BYTES = 1 << 16
 """Of a request's line and headers together; what nginx and most balancers allow at most."""
 SEPARATORS = len(b": \r\n")
@@ -39,7 +42,7 @@ class BoundedHttp(HttpToolsProtocol):
             return
         self._head_bytes += len(data)
         if self._head_bytes > MAX_HEAD_BYTES:
-            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "The headers of the request are too large.")
+            self._refuse(HeadTooLarge(TOO_LARGE))
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -53,13 +56,13 @@ class BoundedHttp(HttpToolsProtocol):
         self._end_head()
         self._head_bytes = 0
         if self._header_bytes + len(self.url) > MAX_HEAD_BYTES:
-            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "The headers of the request are too large.")
+            self._refuse(HeadTooLarge(TOO_LARGE))
         else:
             super().on_headers_complete()
 
     def send_400_response(self, msg: str) -> None:
         """In OpenAI's shape, as every other error."""
-        self._refuse(HTTPStatus.BAD_REQUEST, msg)
+        self._refuse(BadRequest(msg, code="invalid_http"))
 
     def _begin_head(self) -> None:
         self._end_head()
@@ -71,15 +74,14 @@ class BoundedHttp(HttpToolsProtocol):
             self._head_timer.cancel()
             self._head_timer = None
 
-    def _refuse(self, status: HTTPStatus, message: str) -> None:
+    def _refuse(self, error: ApiError) -> None:
         """Answer without the app, and close: nothing that still comes can be understood."""
         self._end_head()
         if self.transport.is_closing():
             return
-        error = {"message": message, "type": "invalid_request_error", "param": None, "code": "invalid_http"}
-        body = orjson.dumps({"error": error})
+        body = orjson.dumps(error.body())
         head = (
-            f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/json\r\n"
+            f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\ncontent-type: application/json\r\n"
             f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
         )
         self.transport.write(head.encode() + body)

@@ -18,6 +18,7 @@ from server.errors import (
     ApiError,
     BadRequest,
     BodyTooLarge,
+    Draining,
     EngineDied,
     Forbidden,
     InternalError,
@@ -60,8 +61,7 @@ class RequestContext:
             await self._app(scope, receive, reply.send)
         except asyncio.CancelledError:  # the time to drain is over
             if not reply.status:
-                late = Unavailable("The server is shutting down; please send the request again.", code="draining")
-                await error_response(late)(scope, receive, reply.send)
+                await error_response(Draining())(scope, receive, reply.send)
             raise
         except (ClientGone, ClientDisconnect):
             reply.status = CLIENT_GONE

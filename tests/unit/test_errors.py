@@ -57,7 +57,7 @@ def test_the_drawing_names_the_right_status_type_and_code() -> None:
         if match := re.match(r"(\d{3}) (\w+)", beside):
             assert (kind.status, kind.type) == (int(match[1]), match[2]), name
             checked += 1
-        if match := re.match(r"code ([a-z]+_[a-z_]+|overloaded)$", beside):
+        if match := re.match(r"code ([a-z]+_[a-z_]+|overloaded|draining)$", beside):
             assert kind.default_code == match[1], name
             checked += 1
     assert checked >= len(ALL) - 2
