@@ -50,6 +50,18 @@ parity: setup-dev ## compare our answers with transformers' and qwen-vl-utils', 
 mutations: setup-dev ## break the picture's way in, and show that a test notices
 	@$(PYTHON_IN_VENV) -m tests.mutations $(ARGS)
 
+.PHONY: bench
+bench: setup-dev ## time our server against that of vLLM; ARGS="--only NAME --rounds N"
+	@$(PYTHON_IN_VENV) -m clients.bench $(ARGS)
+
+.PHONY: slow-hosts
+slow-hosts: setup-dev ## ask for text while a hundred picture hosts send a byte a second
+	@$(PYTHON_IN_VENV) -m tests.hostile.slow_hosts $(ARGS)
+
+.PHONY: fuzz
+fuzz: setup-dev ## feed broken files to the decoders; ARGS="--minutes 10"
+	@$(PYTHON_IN_VENV) -m tests.fuzz $(ARGS)
+
 .PHONY: startup-bench
 startup-bench: setup ## time our start against that of vLLM's server
 	@$(PYTHON_IN_VENV) -m clients.bench.startup $(ARGS)

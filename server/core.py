@@ -7,7 +7,9 @@ Nothing here knows HTTP, the OpenAI wire format or vLLM. Data flows one way thro
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal
 
@@ -36,11 +38,30 @@ class PixelBudget:
 
 
 @dataclass(frozen=True, slots=True)
+class FrameChoice:
+    """Which frames of a clip the model sees, as the client asked; None means qwen-vl-utils' default.
+
+    The fields and their meaning are those of qwen-vl-utils. `fps` and `nframes` exclude each other; `video_start` and
+    `video_end` are seconds. `total_pixels` is shared out between the frames.
+    """
+
+    fps: float | None = None
+    nframes: int | None = None
+    min_frames: int | None = None
+    max_frames: int | None = None
+    video_start: float | None = None
+    video_end: float | None = None
+    total_pixels: int | None = None
+    sample_fps: float | None = None
+    """Frames a second of a clip that comes as a list of frames."""
+
+
+@dataclass(frozen=True, slots=True)
 class PictureSource:
     """A picture that a client names but that nobody has opened yet.
 
-    `url` is a data URL or an http(s) URL. `param` is where it stands in the request, for error messages, such as
-    `messages[0].content[1].image_url.url`.
+    `url` is a data URL, an http(s) URL, or a file: URL. `param` is where it stands in the request, for error messages,
+    such as `messages[0].content[1].image_url.url`.
     """
 
     url: str
@@ -49,11 +70,43 @@ class PictureSource:
 
 
 @dataclass(frozen=True, slots=True)
+class ClipSource:
+    """A clip that a client names: one file, or its frames as pictures in order (`urls` then has one for each).
+
+    `budget` holds for each frame; `is_file` tells a clip file from a list of a single frame.
+    """
+
+    urls: tuple[str, ...]
+    param: str
+    is_file: bool
+    budget: PixelBudget = PixelBudget()
+    frames: FrameChoice = FrameChoice()
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentSource:
+    """A PDF whose pages become pictures, in order, each within `budget`.
+
+    `pages`: inclusive ranges of page numbers counted from 1, the last of them None for an open end; empty for all.
+    `dpi`: dots an inch at which a page is drawn; None for the server's default.
+    """
+
+    url: str
+    param: str
+    pages: tuple[tuple[int, int | None], ...] = ()
+    dpi: float | None = None
+    budget: PixelBudget = PixelBudget()
+
+
+Source = PictureSource | ClipSource | DocumentSource
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
-    """One turn: plain strings and pictures in the order in which the model shall see them."""
+    """One turn: plain strings, pictures, clips and documents in the order in which the model shall see them."""
 
     role: Role
-    content: tuple[str | PictureSource, ...]
+    content: tuple[str | Source, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +135,9 @@ class Conversation:
     sampling: Sampling = Sampling()
 
     @property
-    def pictures(self) -> tuple[PictureSource, ...]:
-        """Every picture, in reading order."""
-        return tuple(part for message in self.messages for part in message.content if isinstance(part, PictureSource))
+    def sources(self) -> tuple[Source, ...]:
+        """Every picture, clip and document, in reading order."""
+        return tuple(part for message in self.messages for part in message.content if not isinstance(part, str))
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +158,11 @@ class Caller:
 class Picture:
     """A picture cut into patches, ready for the vision tower.
 
-    `patches`: uint8 [grid_t * grid_h * grid_w, 3 * 2 * 14 * 14] in merge-block order, not normalised (the engine does
-    that on its device). `grid_thw`: the number of patches in time, height and width. `digest` covers the bytes that
-    came in and every resize parameter: equal digests mean equal patches.
+    `patches`: uint8 [grid_t * grid_h * grid_w, 3 * 2 * side * side] in merge-block order, not normalised (the engine
+    does that on its device); `side` is the family's patch size, 14 or 16 pixels. For a family whose own processor
+    resizes and cuts, a patch is one pixel: uint8 [height * width, 3], row by row. `grid_thw`: the number of patches in
+    time, height and width. `digest` covers the bytes that came in and every resize parameter: equal digests mean equal
+    patches.
     """
 
     patches: NDArray[np.uint8]
@@ -115,20 +170,55 @@ class Picture:
     digest: str
     original_size: tuple[int, int]
     """Width and height in pixels of the upright picture before resizing."""
+    page: int | None = None
+    """Which page of a document it is, counted from 1."""
 
     @property
     def resized_size(self) -> tuple[int, int]:
         """Width and height in pixels that the model sees."""
-        return self.grid_thw[2] * 14, self.grid_thw[1] * 14
+        side = max(1, math.isqrt(self.patches.shape[1] // 6))
+        return self.grid_thw[2] * side, self.grid_thw[1] * side
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Clip(Picture):
+    """A clip cut into patches: as a Picture, but each patch holds two frames that follow each other.
+
+    `grid_thw[0]` is half the number of frames.
+    """
+
+    fps: float = 2.0
+    """Frames a second among those that the model sees, for families that are told the time."""
+    seconds: tuple[float, ...] = ()
+    """When each of these frames is shown, for families that are told; empty where nothing but `fps` is known."""
+
+    @property
+    def frames(self) -> int:
+        """How many frames the model sees."""
+        return self.grid_thw[0] * 2
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What one Source turned out to be: one picture or clip, or the pages of a document in order."""
+
+    source: Source
+    pictures: tuple[Picture, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A picture and the run of placeholder tokens that stands for it in the prompt."""
+    """A picture or clip and the run of placeholder tokens that stands for it in the prompt.
+
+    `pad`: the placeholder, where the run holds other tokens too, such as the times of frames. `extras`: what the
+    model's code takes beside patches and grid, under the names that it has for them.
+    """
 
     picture: Picture
     offset: int
     length: int
+    pad: int | None = None
+    extras: Mapping[str, float | tuple[float, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +237,8 @@ class GenerationRequest:
     prompt: Prompt
     sampling: Sampling
     tenant: str = ""
+    streamed: bool = True
+    """Whether someone waits for every token; else the engine may tell of many at once, after the first."""
 
 
 # ---- What comes back --------------------------------------------------------------------------------
@@ -187,6 +279,26 @@ class Usage:
 Event = TextDelta | Finished | Usage
 
 
+@dataclass(frozen=True, slots=True)
+class MediaFact:
+    """What became of a picture, clip or page: what is left to tell of it once the engine has its patches."""
+
+    param: str
+    """Where its source stands in the request."""
+    kind: Literal["image", "video", "page"]
+    original_size: tuple[int, int]
+    """Width and height in pixels, as `resized_size`."""
+    resized_size: tuple[int, int]
+    tokens: int
+    """Placeholder tokens in the prompt, without the markers around them."""
+    page: int | None = None
+    """Of a page: its number, from 1."""
+    frames: int | None = None
+    """Of a clip: how many frames the model sees."""
+    fps: float | None = None
+    """Of a clip: how many of these frames make a second."""
+
+
 # ---- How the house is -------------------------------------------------------------------------------
 
 
@@ -197,3 +309,14 @@ class EngineState(StrEnum):
     READY = "ready"
     DEAD = "dead"
     STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A number that a room tells of itself, for /metrics. A counter only ever grows."""
+
+    name: str
+    help: str
+    value: float
+    is_counter: bool = False
+    labels: tuple[tuple[str, str], ...] = ()

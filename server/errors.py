@@ -4,7 +4,9 @@
     ├── BadRequest            400 invalid_request_error
     │   ├── UnsupportedParameter   code unsupported_parameter
     │   ├── ContextLengthExceeded  code context_length_exceeded
-    │   └── InvalidImage           code one of ImageCode
+    │   ├── InvalidImage           code one of ImageCode
+    │   ├── InvalidVideo           the same with `video` in place of `image`
+    │   └── InvalidFile            the same with `file`
     ├── Unauthorized          401 authentication_error
     ├── Forbidden             403 permission_error
     ├── NotFound              404 not_found_error
@@ -95,6 +97,29 @@ class InvalidImage(BadRequest):
 
     def __init__(self, message: str, *, code: ImageCode, param: str | None = None) -> None:
         super().__init__(message, param=param, code=code)
+
+
+class InvalidVideo(BadRequest):
+    """A clip that cannot be fetched, decoded or accepted; codes are those of pictures, with `video` for `image`."""
+
+    default_code = "invalid_video"
+
+
+class InvalidFile(BadRequest):
+    """A document that cannot be fetched, read or accepted; codes are those of pictures, with `file` for `image`."""
+
+    default_code = "invalid_file"
+
+
+MediaKind = Literal["image", "video", "file"]
+
+
+def invalid_media(kind: MediaKind, message: str, *, code: ImageCode, param: str | None = None) -> BadRequest:
+    """The error for a picture, clip or document, from the code that a picture would get."""
+    if kind == "image":
+        return InvalidImage(message, code=code, param=param)
+    error = InvalidVideo if kind == "video" else InvalidFile
+    return error(message, code=code.replace("image_file", "image").replace("image", kind), param=param)
 
 
 class Unauthorized(ApiError):

@@ -1,9 +1,31 @@
-"""The media room: what a client names as a picture becomes patches that the vision tower can take.
+"""The media room: what a client names as a picture, clip or document becomes patches that the vision tower can take.
 
-sources     the url of a picture -> bytes at hand, or an address to fetch from
+prepare     all of the below in order, for all that a request holds
+setup       settings -> a room that is ready to start
+limits      what pictures, clips and documents may cost
+checks      what is refused before anything is fetched or decoded, and what a request has used so far
+memory      how much all requests at work may take together; they wait for their share
+
+sources     a url -> bytes in the request, an address to fetch from, or a file of this machine
+files       which files of this machine may be opened
 addresses   which network addresses a stranger's url may lead to
-fetch       the only file that opens sockets
-decode      bytes -> an upright RGB picture
-pixels      pure arithmetic: target sizes, patches, token counts
-prepare     all of the above in order, for all pictures of a request
+fetch       the only file that opens sockets to other machines
+remote      fetched files, kept and shared out fairly between callers
+freshness   how long they may be kept: the rules of HTTP caching
+
+digest      names for prepared pictures: equal names mean equal patches
+cache       values bounded in bytes, and work that several wait for
+pool        the decode workers, seen from the server: started, timed, replaced
+channel     messages between both, with memory attached
+jobs        what a worker is asked for, and what it answers
+worker      a decode worker: a process of little memory and time
+work        what it does with a job
+
+decode      bytes of a picture file -> upright RGB pixels
+video       bytes of a clip file -> the frames that the model sees
+pdf         bytes of a PDF -> pixels of its pages
+frames      pure arithmetic: which frames of a clip, and how large
+pixels      pure arithmetic: target sizes and token counts
+resize      Pillow's bicubic filter, at several times its speed
+patches     pixels -> patches, in the order of the vision tower
 """

@@ -1,4 +1,4 @@
-"""Fetch pictures from URLs that strangers name. The only file of this room that opens sockets.
+"""Fetch what strangers name by URL: pictures, clips, documents. The only file of this room that opens sockets.
 
 The rules, each of which some server in this field has missed:
 
@@ -18,16 +18,20 @@ import ipaddress
 import re
 import socket
 import ssl
+import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import anyio
+import anyio.to_thread
 import httpcore
 import httpx
 
-from server.errors import ImageCode, InvalidImage
+from server.errors import BadRequest, ImageCode, MediaKind, invalid_media
 from server.media.addresses import AllowList, RefusedAddressError, check_address
-from server.media.sources import MAX_URL_LENGTH, too_large
+from server.media.freshness import NOTHING, Freshness, read_freshness
+from server.media.sources import MAX_URL_LENGTH, NOUNS, Remote, too_large
 
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
 """Host and port -> the addresses it has, best first. Raises OSError where it has none."""
@@ -38,23 +42,22 @@ _FORBIDDEN = re.compile(r"[\x00-\x20\x7f\\]")
 _LABEL = r"(?!-)[a-z0-9_-]{1,63}(?<!-)"
 _HOST_NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
-_HEADERS = (
-    (b"User-Agent", b"ain-server"),
-    (b"Accept", b"image/jpeg, image/png, image/webp, image/gif"),
-    (b"Accept-Encoding", b"identity"),
-)
+_HEADERS = ((b"User-Agent", b"ain-server"), (b"Accept-Encoding", b"identity"))
+_ACCEPT: dict[MediaKind, bytes] = {
+    "image": b"image/jpeg, image/png, image/webp, image/gif",
+    "video": b"video/mp4, video/webm, video/*;q=0.9, image/gif",
+    "file": b"application/pdf",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class FetchLimits:
     """How much, how long and from where pictures are fetched."""
 
-    max_bytes: int = 20 * 2**20
-    """Largest body in bytes."""
     timeout_s: float = 10.0
-    """Seconds for one picture, from resolving its host to its last byte, redirects included."""
+    """Seconds for one fetch, from resolving its host to its last byte, redirects included."""
     max_redirects: int = 3
-    """Redirects followed for one picture."""
+    """Redirects followed for one fetch."""
     allowed_hosts: tuple[str, ...] = ()
     """Hosts, or host:port, that may be fetched from wherever they lead and on any port (or the one named)."""
     allowed_networks: tuple[str, ...] = ()
@@ -66,12 +69,31 @@ class FetchLimits:
 
     def __post_init__(self) -> None:
         """Raises ValueError for a limit that would let nothing through."""
-        if self.max_bytes < 1 or self.timeout_s <= 0 or self.max_redirects < 0 or self.concurrency < 1:
+        if self.timeout_s <= 0 or self.max_redirects < 0 or self.concurrency < 1:
             raise ValueError("fetch limits must be positive")
 
 
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a server answered. `body` is None where it says that the bytes asked about still hold (304)."""
+
+    body: bytes | None
+    freshness: Freshness
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What to fetch, and within what. `spend` is told the length of each piece as it arrives, and may raise to stop."""
+
+    remote: Remote
+    max_bytes: int
+    spend: Callable[[int], None]
+    validators: Sequence[tuple[bytes, bytes]] = ()
+    """Headers that ask for the bytes only if they have changed."""
+
+
 class Fetcher:
-    """Fetches pictures under `limits`. Belongs to one event loop; close it with `aclose`.
+    """Fetches under `limits`. Belongs to one event loop; close it with `aclose`.
 
     `resolver` and `ssl_context` replace the system's resolver and the bundled certificates, for tests and for operators
     with their own certificate authority. Raises ValueError for an allowed host or network that cannot be read.
@@ -91,102 +113,108 @@ class Fetcher:
             ssl_context=ssl_context or httpx.create_ssl_context(trust_env=False),
             max_connections=self._limits.concurrency,
             max_keepalive_connections=0,
-            network_backend=_VettingBackend(self._allowed, resolver or _resolve),
+            network_backend=_VettingBackend(self._allowed, resolver or _SystemResolver(self._limits.concurrency)),
         )
 
-    async def get(self, url: str, *, param: str | None = None, spend: Callable[[int], None] | None = None) -> bytes:
-        """The body behind an http(s) URL. Its declared content type is ignored: the bytes decide what it is.
+    async def get(self, order: Order) -> Reply:
+        """What lies behind an http(s) URL. Its declared content type is ignored: the bytes decide what it is.
 
-        `spend` is told the length of each piece as it arrives, and may raise to stop.
-
-        Raises InvalidImage with `param`: invalid_image_url (malformed, or a scheme, port or address that is refused),
-        failed_to_download_image (name, connection, TLS, status, encoding, deadline), image_file_too_large. Messages
-        name neither host nor address.
+        Raises the error of the order's kind, by its code for pictures: invalid_image_url (malformed, or a scheme, port
+        or address that is refused), failed_to_download_image (name, connection, TLS, status, encoding, deadline),
+        image_file_too_large; and what `order.spend` raises. Messages name neither host nor address.
         """
+        remote = order.remote
         async with self._slots:
             try:
                 with anyio.fail_after(self._limits.timeout_s):
-                    return await self._follow(self._check(url, param), param, spend)
+                    return await self._follow(self._check(remote.url, remote), order)
             except (TimeoutError, httpcore.TimeoutException):
                 reason = f"it took longer than {self._limits.timeout_s:g} seconds"
             except RefusedAddressError:
                 message = "The URL leads to an address that this server does not fetch from."
-                raise _refuse(message, "invalid_image_url", param) from None
+                raise _refuse(message, "invalid_image_url", remote) from None
             except _UnknownNameError:
                 reason = "the name of its host does not resolve"
             except (httpcore.NetworkError, httpcore.ProtocolError, OSError) as error:
                 reason = "its TLS certificate or handshake failed" if _is_tls(error) else "the connection failed"
-        raise _failed(reason, param)
+        raise _failed(reason, remote)
 
     async def aclose(self) -> None:
         """Close all connections."""
         await self._pool.aclose()
 
-    async def _follow(self, url: httpx.URL, param: str | None, spend: Callable[[int], None] | None) -> bytes:
-        for _ in range(self._limits.max_redirects + 1):
+    async def _follow(self, url: httpx.URL, order: Order) -> Reply:
+        own = [*_HEADERS, (b"Accept", _ACCEPT[order.remote.kind])]
+        for redirects in range(self._limits.max_redirects + 1):
+            headers = [(b"Host", url.netloc), *own]
+            if redirects == 0:  # validators are of this URL alone: elsewhere the same ETag names other bytes
+                headers += order.validators
             target = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
-            headers = [(b"Host", url.netloc), *_HEADERS]
             async with self._pool.stream("GET", target, headers=headers) as response:
                 if response.status not in _REDIRECTS:
-                    return await self._read(response, param, spend)
+                    return await self._read(response, order, redirected=redirects > 0)
                 location = _header(response, b"location")
-            url = self._redirect(url, location, param)
-        raise _failed(f"it redirects more than {self._limits.max_redirects} times", param)
+            url = self._redirect(url, location, order.remote)
+        raise _failed(f"it redirects more than {self._limits.max_redirects} times", order.remote)
 
-    async def _read(self, response: httpcore.Response, param: str | None, spend: Callable[[int], None] | None) -> bytes:
+    async def _read(self, response: httpcore.Response, order: Order, *, redirected: bool) -> Reply:
+        remote = order.remote
+        # Where a redirect leads is good for this once: the freshness of what lies there says nothing of the way.
+        freshness = NOTHING if redirected else _freshness(response)
+        if response.status == 304 and order.validators and not redirected:
+            return Reply(None, freshness)
         if response.status != 200:
-            raise _failed(f"its server answered with status {response.status}", param)
+            raise _failed(f"its server answered with status {response.status}", remote)
         if _header(response, b"content-encoding").lower() not in ("", "identity"):
-            raise _failed("its server sent a compressed body that was not asked for", param)
+            raise _failed("its server sent a compressed body that was not asked for", remote)
         announced = _header(response, b"content-length")
-        if announced.isdecimal() and int(announced[:20]) > self._limits.max_bytes:
-            raise too_large(self._limits.max_bytes, param)
+        if announced.isdecimal() and int(announced[:20]) > order.max_bytes:
+            raise too_large(remote.kind, order.max_bytes, remote.param)
         body = bytearray()
         async for piece in response.aiter_stream():
-            if len(body) + len(piece) > self._limits.max_bytes:
-                raise too_large(self._limits.max_bytes, param)
-            if spend is not None:
-                spend(len(piece))
+            if len(body) + len(piece) > order.max_bytes:
+                raise too_large(remote.kind, order.max_bytes, remote.param)
+            order.spend(len(piece))
             body += piece
-        return bytes(body)
+        return Reply(bytes(body), freshness)
 
-    def _redirect(self, url: httpx.URL, location: str, param: str | None) -> httpx.URL:
+    def _redirect(self, url: httpx.URL, location: str, remote: Remote) -> httpx.URL:
         if not location or len(location) > MAX_URL_LENGTH or _FORBIDDEN.search(location):
-            raise _failed("it redirects without naming a valid URL", param)
+            raise _failed("it redirects without naming a valid URL", remote)
         try:
             joined = str(url.join(location))
         except (httpx.InvalidURL, ValueError):
-            raise _failed("it redirects without naming a valid URL", param) from None
-        followed = self._check(joined, param)
+            raise _failed("it redirects without naming a valid URL", remote) from None
+        followed = self._check(joined, remote)
         if url.scheme == "https" and followed.scheme != "https":
-            raise _refuse("The URL redirects from https to http, which is refused.", "invalid_image_url", param)
+            raise _refuse("The URL redirects from https to http, which is refused.", "invalid_image_url", remote)
         return followed
 
-    def _check(self, text: str, param: str | None) -> httpx.URL:
+    def _check(self, text: str, remote: Remote) -> httpx.URL:
         """The one parse of a URL: refuse what is malformed or not allowed, and return it with a normalised host."""
         if len(text) > MAX_URL_LENGTH or _FORBIDDEN.search(text):
-            raise _malformed(param)
+            raise _malformed(remote)
         try:
             url = httpx.URL(text)
         except (httpx.InvalidURL, ValueError):
-            raise _malformed(param) from None
+            raise _malformed(remote) from None
         if url.scheme not in ("http", "https"):
-            raise _refuse("The URL is not http or https.", "invalid_image_url", param)
+            raise _refuse("The URL is not http or https.", "invalid_image_url", remote)
         if "@" in re.split(r"[/?#]", text.partition("://")[2], maxsplit=1)[0]:
-            raise _refuse("The URL holds a user name or password, which is refused.", "invalid_image_url", param)
+            raise _refuse("The URL holds a user name or password, which is refused.", "invalid_image_url", remote)
         host = url.raw_host.decode("ascii").removesuffix(".")
         if not _is_host(host):
-            raise _malformed(param)
+            raise _malformed(remote)
         port = url.port if url.port is not None else 443 if url.scheme == "https" else 80
         if port not in self._limits.ports and not self._allowed.has_host(host, port):
             ports = ", ".join(map(str, self._limits.ports))
             raise _refuse(
                 f"The URL names a port that this server does not fetch from; allowed: {ports}.",
                 "invalid_image_url",
-                param,
+                remote,
             )
         if not 0 < port < 65536:
-            raise _malformed(param)
+            raise _malformed(remote)
         return url.copy_with(host=host, fragment=None)
 
 
@@ -234,8 +262,19 @@ class _VettingBackend(httpcore.AsyncNetworkBackend):
         return answers
 
 
-async def _resolve(host: str, port: int) -> list[str]:
-    return [str(answer[4][0]) for answer in await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+class _SystemResolver:
+    """Asks the system's resolver, in threads of its own: the loop's are few, and slow names would fill them all."""
+
+    def __init__(self, threads: int) -> None:
+        self._threads = anyio.CapacityLimiter(threads)
+
+    async def __call__(self, host: str, port: int) -> list[str]:
+        found = await anyio.to_thread.run_sync(_lookup, host, port, limiter=self._threads, abandon_on_cancel=True)
+        return [str(answer[4][0]) for answer in found]
+
+
+def _lookup(host: str, port: int) -> list[tuple[Any, ...]]:
+    return list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
 
 
 def _is_tls(error: BaseException | None) -> bool:
@@ -266,13 +305,19 @@ def _header(response: httpcore.Response, name: bytes) -> str:
     return b", ".join(values).decode("utf-8", errors="ignore").strip()
 
 
-def _malformed(param: str | None) -> InvalidImage:
-    return _refuse("The URL is malformed or names no usable host.", "invalid_image_url", param)
+def _freshness(response: httpcore.Response) -> Freshness:
+    names = ("cache-control", "expires", "date", "age", "etag", "last-modified", "vary")
+    said = {name: value for name in names if (value := _header(response, name.encode()))}
+    return read_freshness(said, time.monotonic(), time.time())
 
 
-def _failed(reason: str, param: str | None) -> InvalidImage:
-    return _refuse(f"The picture could not be downloaded: {reason}.", "failed_to_download_image", param)
+def _malformed(remote: Remote) -> BadRequest:
+    return _refuse("The URL is malformed or names no usable host.", "invalid_image_url", remote)
 
 
-def _refuse(message: str, code: ImageCode, param: str | None) -> InvalidImage:
-    return InvalidImage(message, code=code, param=param)
+def _failed(reason: str, remote: Remote) -> BadRequest:
+    return _refuse(f"The {NOUNS[remote.kind]} could not be downloaded: {reason}.", "failed_to_download_image", remote)
+
+
+def _refuse(message: str, code: ImageCode, remote: Remote) -> BadRequest:
+    return invalid_media(remote.kind, message, code=code, param=remote.param)

@@ -9,9 +9,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from server.core import PixelBudget
 from server.errors import BadRequest, InvalidImage
 
@@ -23,8 +20,6 @@ FRAMES = 2
 """Frames in a patch along time; a still picture fills them with the same frame."""
 FACTOR = PATCH * MERGE
 """Every side of a resized picture is a multiple of this many pixels."""
-PATCH_BYTES = 3 * FRAMES * PATCH * PATCH
-"""Bytes of one patch: RGB, two frames, 14 x 14 pixels."""
 MAX_RATIO = 200
 """A picture whose long side is more than this many times its short side is refused."""
 
@@ -44,16 +39,24 @@ class PixelLimits:
     """The operator's ceiling: no resized picture has more pixels, whatever a client asks."""
     factor: int = FACTOR
     """Every resized side is a multiple of this."""
+    patch: int = PATCH
+    """Side of a patch in pixels."""
+    max_ratio: float = MAX_RATIO
+    """A picture whose long side is more than this many times its short side is refused."""
 
     def __post_init__(self) -> None:
         """Raises ValueError unless one block <= max_pixels and 1 <= min_pixels <= max_pixels <= hard_max_pixels."""
+        if not 1 <= self.max_ratio <= MAX_RATIO:
+            raise ValueError(f"max_ratio must be from 1 to {MAX_RATIO}")
         if self.factor < 1 or self.max_pixels < self.factor**2:
             raise ValueError(f"max_pixels is {self.max_pixels}, less than one block of {self.factor}x{self.factor}")
         if not 1 <= self.min_pixels <= self.max_pixels <= self.hard_max_pixels:
             raise ValueError("pixel limits must satisfy 1 <= min_pixels <= max_pixels <= hard_max_pixels")
 
 
-def smart_resize(height: int, width: int, *, factor: int = FACTOR, min_pixels: int, max_pixels: int) -> tuple[int, int]:
+def smart_resize(
+    height: int, width: int, *, factor: int = FACTOR, min_pixels: int, max_pixels: float
+) -> tuple[int, int]:
     """The (height, width), multiples of `factor`, closest in shape whose area fits min_pixels..max_pixels.
 
     Equal to `qwen_vl_utils.vision_process.smart_resize` 0.0.14 wherever that gives a usable size: each side is rounded
@@ -81,7 +84,7 @@ def smart_resize(height: int, width: int, *, factor: int = FACTOR, min_pixels: i
         shrink = math.sqrt((height * width) / max_pixels)
         new_height = math.floor(height / shrink / factor) * factor
         new_width = math.floor(width / shrink / factor) * factor
-        longest = max_pixels // factor**2 * factor
+        longest = int(max_pixels // factor**2) * factor
         if new_height == 0:
             return factor, longest
         if new_width == 0:
@@ -100,7 +103,7 @@ def check_budget(budget: PixelBudget, limits: PixelLimits, *, param: str | None 
 
     Raises BadRequest, whose message begins with the field's name: a value below 1, a size or minimum above the
     operator's ceiling, max_pixels below one block, min_pixels above max_pixels (its own or the model's), resized_height
-    without resized_width or the reverse, or a ratio of the two over 200.
+    without resized_width or the reverse, or a ratio of the two over `limits.max_ratio`.
     """
 
     def refuse(name: str, reason: str) -> BadRequest:
@@ -119,8 +122,8 @@ def check_budget(budget: PixelBudget, limits: PixelLimits, *, param: str | None 
         raise refuse("resized_height", "counts only together with resized_width.")
     if width is not None and height is None:
         raise refuse("resized_width", "counts only together with resized_height.")
-    if height is not None and width is not None and _too_narrow(height, width):
-        raise refuse("resized_height", f"and resized_width must not differ by more than {MAX_RATIO} times.")
+    if height is not None and width is not None and _too_narrow(height, width, limits.max_ratio):
+        raise refuse("resized_height", f"and resized_width must not differ by more than {limits.max_ratio:g} times.")
 
     block = limits.factor**2
     if budget.max_pixels is not None and budget.max_pixels < block:
@@ -144,7 +147,7 @@ def target_size(
     picture's size goes through `smart_resize` with the client's pixel limits, or the model's where it gave none. The
     result never exceeds the ceiling, even where qwen-vl-utils rounds up past it.
 
-    Raises BadRequest as `check_budget`, and InvalidImage (invalid_image) for a picture whose ratio is over 200.
+    Raises BadRequest as `check_budget`, and InvalidImage (invalid_image) where the ratio is over `limits.max_ratio`.
     """
     check_budget(budget, limits, param=param)
     if budget.resized_height is not None and budget.resized_width is not None:
@@ -152,9 +155,9 @@ def target_size(
         low, high = limits.min_pixels, limits.hard_max_pixels
     else:
         low, high = _pixel_range(budget, limits)
-    if _too_narrow(height, width):
+    if _too_narrow(height, width, limits.max_ratio):
         raise InvalidImage(
-            f"The picture is {width}x{height} pixels: one side may be at most {MAX_RATIO} times the other.",
+            f"The picture is {width}x{height} pixels: one side may be at most {limits.max_ratio:g} times the other.",
             code="invalid_image",
             param=param,
         )
@@ -164,40 +167,26 @@ def target_size(
     return size
 
 
-def patchify(rgb: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], tuple[int, int, int]]:
-    """Cut a picture into the patches that the vision tower reads.
-
-    `rgb`: uint8 [H, W, 3], both sides multiples of 28. Returns uint8 [grid_h * grid_w, 1176] and the grid
-    (1, grid_h, grid_w) in patches. Patches come block by block (the four that merge into one token stand together),
-    each flattened as [3 channels, 2 equal frames, 14, 14], which is how transformers' Qwen2-VL image processor lays
-    them out. Values stay 0..255: the engine normalises them on its device.
-
-    Raises ValueError for another shape or type.
-    """
-    if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or 0 in rgb.shape:
-        raise ValueError(f"expected uint8 [H, W, 3], got {rgb.dtype} {list(rgb.shape)}")
-    height, width, _ = rgb.shape
-    if height % FACTOR or width % FACTOR:
-        raise ValueError(f"sides must be multiples of {FACTOR}, got {height}x{width}")
-    rows, columns = height // FACTOR, width // FACTOR
-    patches = np.empty((rows, columns, MERGE, MERGE, 3, FRAMES, PATCH, PATCH), np.uint8)
-    # Row of blocks by row of blocks: source and target stay in the cache, 40 % faster than one big transposed copy.
-    for row in range(rows):
-        band = rgb[row * FACTOR : (row + 1) * FACTOR].reshape(MERGE, PATCH, columns, MERGE, PATCH, 3)
-        patches[row, ..., 0, :, :] = band.transpose(2, 0, 3, 5, 1, 4)
-        patches[row, ..., 1, :, :] = patches[row, ..., 0, :, :]
-    grid_h, grid_w = rows * MERGE, columns * MERGE
-    return patches.reshape(grid_h * grid_w, PATCH_BYTES), (1, grid_h, grid_w)
-
-
 def picture_tokens(grid_thw: tuple[int, int, int], merge: int = MERGE) -> int:
     """How many placeholder tokens a grid of patches takes in the prompt, without the start and end markers."""
     frames, rows, columns = grid_thw
     return frames * rows * columns // merge**2
 
 
-def _too_narrow(height: int, width: int) -> bool:
-    return max(height, width) / min(height, width) > MAX_RATIO
+def most_pixels(budget: PixelBudget, limits: PixelLimits) -> int:
+    """About how many pixels a picture has at most after `target_size` with this budget, before its size is known.
+
+    Exact but for a block on each side by which rounding up may pass it.
+    """
+    if budget.resized_height is not None and budget.resized_width is not None:
+        high = max(budget.resized_height * budget.resized_width, limits.min_pixels)
+    else:
+        high = max(_pixel_range(budget, limits))
+    return min(high, limits.hard_max_pixels)
+
+
+def _too_narrow(height: int, width: int, max_ratio: float = MAX_RATIO) -> bool:
+    return max(height, width) / min(height, width) > max_ratio
 
 
 def _pixel_range(budget: PixelBudget, limits: PixelLimits) -> tuple[int, int]:

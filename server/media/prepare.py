@@ -1,262 +1,241 @@
-"""All pictures of a request, from what the client named to patches: parse, fetch, decode, resize, cut."""
+"""All pictures, clips and documents of a request, from what the client named to patches.
+
+check  ->  a share of the memory  ->  get the bytes  ->  the cache, or a decode worker  ->  patches
+"""
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
 
 import anyio
 import anyio.to_thread
-import numpy as np
-from PIL import Image
 
-from server.core import Picture, PictureSource, PixelBudget
-from server.errors import BadRequest, ContextLengthExceeded, InvalidImage
-from server.media.decode import DecodeLimits, decode_picture
-from server.media.fetch import Fetcher, FetchLimits
-from server.media.pixels import PixelLimits, check_budget, patchify, picture_tokens, target_size
-from server.media.sources import Inline, Remote, parse_source, too_large_together
+from server.core import Opened, Picture, Reading, Source
+from server.errors import InternalError, invalid_media
+from server.media.cache import ByteCache, Together
+from server.media.channel import memory_with, sealed_array
+from server.media.checks import Checked, Spent, check
+from server.media.digest import digest_of
+from server.media.files import Folders
+from server.media.jobs import KIND_OF, File, Job, pack_job, pictures_of, unpack_answer
+from server.media.limits import RequestLimits, WorkLimits, patch_memory
+from server.media.memory import MemoryBudget
+from server.media.pixels import picture_tokens
+from server.media.pool import Answer, WorkerDied, WorkerOverran, WorkerPool
+from server.media.remote import RemoteFiles
+from server.media.sources import Content, Inline, Remote
 
-_DIGEST_VERSION = b"picture-1"
-"""Enters every digest. Change it whenever the same bytes and size would give other patches."""
+LARGE_BYTES = 1 << 20
+"""What is larger is hashed and copied in a thread, so that the event loop stands still for about a millisecond."""
+TRIES = 2
+"""A worker may die for reasons of its own; a job at which two die is at fault itself."""
+
+Pictures = tuple[Picture, ...]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
-class MediaLimits:
-    """What the pictures of one request may cost. The defaults suit strangers on a machine of moderate size."""
+class Loaded:
+    """The bytes of a file, perhaps still in base64."""
 
-    max_pictures: int = 32
-    """Pictures in a request."""
-    max_picture_bytes: int = 20 * 2**20
-    """Bytes of one picture file, sent along or fetched."""
-    max_request_bytes: int = 64 * 2**20
-    """Bytes of all picture files of a request, each counted once however often it is named."""
-    max_request_tokens: int = 32_768
-    """Prompt tokens of all pictures of a request; more than the model's context is never of use."""
-    max_decoded_pixels: int = 100_000_000
-    """Pixels of one picture before it is resized."""
-    decode_threads: int = field(default_factory=lambda: min(8, os.cpu_count() or 1))
-    """Pictures decoded at once, over all requests. The worst case takes max_decoded_pixels * 12 bytes for each."""
-    remote: bool = True
-    """Whether pictures are fetched from http(s) URLs at all."""
-    fetch_timeout_s: float = 10.0
-    """Seconds for one fetch, redirects included."""
-    fetch_concurrency: int = 32
-    """Fetches at once, over all requests."""
-    max_redirects: int = 3
-    """Redirects followed for one picture."""
-    allowed_hosts: tuple[str, ...] = ()
-    """Hosts, or host:port, that may be fetched from wherever they lead."""
-    allowed_networks: tuple[str, ...] = ()
-    """Networks that may be fetched from although they are not public."""
-    ports: tuple[int, ...] = (80, 443)
-    """Ports that may be dialled at hosts the operator did not name."""
-
-    def __post_init__(self) -> None:
-        """Raises ValueError for a limit that would let nothing through."""
-        counts = (self.max_picture_bytes, self.max_request_bytes, self.max_request_tokens, self.decode_threads)
-        if self.max_pictures < 0 or min(counts) < 1:
-            raise ValueError("media limits must be positive")
-
-    @property
-    def fetch(self) -> FetchLimits:
-        """The part that the fetcher keeps."""
-        return FetchLimits(
-            max_bytes=self.max_picture_bytes,
-            timeout_s=self.fetch_timeout_s,
-            max_redirects=self.max_redirects,
-            allowed_hosts=self.allowed_hosts,
-            allowed_networks=self.allowed_networks,
-            ports=self.ports,
-            concurrency=self.fetch_concurrency,
-        )
-
-    @property
-    def decode(self) -> DecodeLimits:
-        """The part that the decoder keeps."""
-        return DecodeLimits(max_pixels=self.max_decoded_pixels)
-
-
-def prepare_picture(
-    data: bytes,
-    budget: PixelBudget,
-    limits: PixelLimits,
-    decode_limits: DecodeLimits,
-    param: str | None,
-    tenant: str,
-) -> Picture:
-    """One picture file as the engine takes it. Needs no event loop and keeps no state, so any worker can run it.
-
-    Resizing is Pillow's bicubic, as in qwen-vl-utils, and is skipped where the size is already right. `param` is where
-    the picture stands in the request; `tenant` enters the digest, so that no caller's picture answers for another's.
-
-    Raises InvalidImage as `decode_picture`, and BadRequest as `target_size`.
-    """
-    image = decode_picture(data, decode_limits, param=param)
-    return _cut(image, target_size(image.height, image.width, budget, limits, param=param), data, tenant)
-
-
-def _cut(image: Image.Image, size: tuple[int, int], data: bytes, tenant: str) -> Picture:
-    """A decoded picture, resized to (height, width) and cut into patches."""
-    height, width = size
-    resized = image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BICUBIC)
-    patches, grid = patchify(np.asarray(resized))
-    return Picture(patches, grid, picture_digest(data, (width, height), tenant), image.size)
-
-
-def picture_digest(data: bytes, size: tuple[int, int], tenant: str) -> str:
-    """A name (64 hex digits, BLAKE2b) for the patches of these bytes at this (width, height), for this tenant only."""
-    digest = hashlib.blake2b(digest_size=32, person=_DIGEST_VERSION)
-    salt = tenant.encode("utf-8", "surrogatepass")
-    digest.update(b"%d:%b|%dx%d|" % (len(salt), salt, *size))
-    digest.update(data)
-    return digest.hexdigest()
+    data: bytes
+    base64: bool
 
 
 class Preparer:
-    """Prepares the pictures of requests, fetching and decoding several at once within the limits of the house.
+    """Prepares what requests hold, several at once within the limits of the house.
 
-    Belongs to one event loop; close it with `aclose`.
+    Belongs to one event loop; start it, and close it with `aclose`.
     """
 
     def __init__(
-        self, pixels: PixelLimits, limits: MediaLimits | None = None, *, fetcher: Fetcher | None = None
+        self,
+        limits: RequestLimits,
+        work: WorkLimits,
+        *,
+        pool: WorkerPool,
+        remote: RemoteFiles,
+        folders: Folders,
+        memory: MemoryBudget,
+        cache_bytes: int,
     ) -> None:
-        self._pixels = pixels
-        self._limits = limits or MediaLimits()
-        self._fetcher = fetcher or Fetcher(self._limits.fetch)
-        self._decoders = anyio.CapacityLimiter(self._limits.decode_threads)
+        self._limits = limits
+        self._work = work
+        self.pool = pool
+        self.remote = remote
+        self._folders = folders
+        self.memory = memory
+        self.cache: ByteCache[str, Pictures] = ByteCache(cache_bytes, _size)
+        self._decoding: Together[tuple[str, str], Pictures] = Together()
 
-    async def prepare(self, sources: Sequence[PictureSource], tenant: str) -> list[Picture]:
-        """The pictures in the order of `sources`. One that is named several times is fetched once.
-
-        Everything that can be refused without fetching or decoding is refused first. The first failure stops the rest
-        and is raised alone: InvalidImage or BadRequest with the `param` of its picture, or ContextLengthExceeded.
-        Cancelling stops fetches at once, and waits for pictures that are just being decoded.
-        """
-        spent = _Spent(self._limits)
-        contents = self._check(sources, spent)
-        named: dict[str, Counter[PixelBudget]] = {url: Counter() for url in contents}
-        for source in sources:
-            named[source.url][source.budget] += 1
-        pictures: dict[tuple[str, PixelBudget], Picture] = {}
-        failures: list[Exception] = []
-
-        async def prepare_url(url: str) -> None:
-            budgets = named[url]
-            try:
-                prepared = await self._prepare_content(contents[url], budgets, tenant, spent)
-                for (budget, times), picture in zip(budgets.items(), prepared, strict=True):
-                    spent.add_tokens(times * picture_tokens(picture.grid_thw))
-                    pictures[url, budget] = picture
-            except Exception as error:
-                # Kept, not raised: a task group would wrap it, and failures of the same moment, in an ExceptionGroup.
-                failures.append(error)
-                tasks.cancel_scope.cancel()
-
-        async with anyio.create_task_group() as tasks:
-            for url in contents:
-                tasks.start_soon(prepare_url, url)
-        if failures:
-            raise failures[0]
-        return [pictures[source.url, source.budget] for source in sources]
+    async def start(self) -> None:
+        """Return once the decode workers are up."""
+        await self.pool.start()
 
     async def aclose(self) -> None:
-        """Close the fetcher's connections."""
-        await self._fetcher.aclose()
+        """End the workers and close all connections."""
+        await self.pool.aclose()
+        await self.remote.aclose()
 
-    def _check(self, sources: Sequence[PictureSource], spent: _Spent) -> dict[str, Inline | Remote]:
-        """What each URL names, after every check that needs neither a socket nor a decoder."""
-        if len(sources) > self._limits.max_pictures:
-            raise BadRequest(
-                f"The request has {len(sources)} pictures, more than the {self._limits.max_pictures} allowed.",
-                param=sources[self._limits.max_pictures].param,
-            )
-        contents: dict[str, Inline | Remote] = {}
-        for source in sources:
-            check_budget(source.budget, self._pixels, param=source.param)
-            if source.url in contents:
-                continue
-            content = parse_source(source, max_bytes=self._limits.max_picture_bytes)
-            if isinstance(content, Inline):
-                spent.add_bytes(content.size, source.param)
-            elif not self._limits.remote:
-                raise InvalidImage(
-                    "This server does not fetch pictures: send a data URL, such as data:image/png;base64,...",
-                    code="invalid_image_url",
-                    param=source.param,
-                )
-            contents[source.url] = content
-        return contents
+    def readings(self) -> list[Reading]:
+        """How the media room is, for /metrics."""
+        return [
+            *self.pool.readings(),
+            Reading("ain_media_memory_bytes", "Memory set aside for pictures at work.", self.memory.used),
+            *self.cache.readings("prepared"),
+            *self.remote.cache.readings("fetched"),
+        ]
 
-    async def _prepare_content(
-        self, content: Inline | Remote, budgets: Mapping[PixelBudget, int], tenant: str, spent: _Spent
-    ) -> list[Picture]:
-        data: bytes | Inline
+    @asynccontextmanager
+    async def opened(self, sources: Sequence[Source], tenant: str) -> AsyncIterator[list[Opened]]:
+        """What the sources hold, in their order, for as long as the context lasts.
+
+        Everything that can be refused without fetching or decoding is refused first. The first failure stops the rest
+        and is raised alone: BadRequest and its kinds with the `param` of its source, or ContextLengthExceeded.
+        Cancelling stops fetches at once; a worker finishes the job that it has begun.
+        """
+        if not sources:
+            yield []
+            return
+        checked = check(sources, self._limits, self._work)
+        spent = Spent(self._limits)
+        spent.add_inline(checked)
+        most = min(self._limits.max_tokens, sum(one.most_tokens for one in checked))
+        with await self.memory.share(patch_memory(most, self._work.pixels.factor)) as share:
+            pictures = await _Request(self, checked, tenant, spent).run()
+            share.shrink(patch_memory(spent.tokens, self._work.pixels.factor))
+            yield [Opened(one.source, found) for one, found in zip(checked, pictures, strict=True)]
+
+    async def load(self, content: Content, tenant: str, spent: Spent) -> Loaded:
+        """The bytes of one file, from wherever they are."""
+        most = self._limits.max_bytes[content.kind]
         if isinstance(content, Inline):
-            data = content
-        else:
-            param = content.param
-            data = await self._fetcher.get(content.url, param=param, spend=lambda size: spent.add_bytes(size, param))
-        # The seam: only plain data crosses, into one pure function, so that processes can take the threads' place.
-        # Not abandoned on cancel: a thread left behind would decode outside the limiter's count.
-        return await anyio.to_thread.run_sync(
-            _prepare_all,
-            data,
-            budgets,
-            self._pixels,
-            self._limits,
-            content.param,
-            tenant,
-            limiter=self._decoders,
-        )
+            return Loaded(content.encoded(), base64=True)
+
+        def spend(size: int) -> None:
+            spent.add_bytes(size, content.kind, content.param)
+
+        if isinstance(content, Remote):
+            return Loaded(await self.remote.get(content, tenant, most, spend), base64=False)
+        data = await anyio.to_thread.run_sync(self._folders.read, content, most, abandon_on_cancel=True)
+        spend(len(data))
+        return Loaded(data, base64=False)
+
+    async def decode(self, job: Job, files: Sequence[Loaded], tenant: str) -> Pictures:
+        """What the files of a job hold: from the cache, from a worker, or together with who wants the same now."""
+        job = replace(job, files=tuple(File(len(file.data), file.base64) for file in files))
+        data = [file.data for file in files]
+        digest = await _where_it_fits(sum(map(len, data)), digest_of, job, data, tenant)
+        found = self.cache.get(digest)
+        if found is not None:
+            return found
+
+        async def decode() -> Pictures:
+            pictures = await self._ask_a_worker(job, data, digest)
+            self.cache.put(digest, pictures)
+            return pictures
+
+        # With the place in the request, since an error names it.
+        return await self._decoding.run((digest, job.param), decode)
+
+    async def _ask_a_worker(self, job: Job, data: Sequence[bytes], digest: str) -> Pictures:
+        memory = await _where_it_fits(sum(map(len, data)), memory_with, data)
+        try:
+            answer = await self._answer(job, memory)
+        finally:
+            os.close(memory)
+        try:
+            cuts = unpack_answer(answer.message)
+            patches = sealed_array(answer.attached[0], sum(cut.patches.size for cut in cuts))
+            return pictures_of(cuts, patches, digest)
+        except (ValueError, IndexError) as error:
+            raise InternalError("The server failed to decode this.", param=job.param) from error
+        finally:
+            answer.close()
+
+    async def _answer(self, job: Job, memory: int) -> Answer:
+        tries = 1
+        while True:
+            try:
+                return await self.pool.run(pack_job(job), [memory])
+            except WorkerDied:
+                if tries < TRIES:
+                    tries += 1
+                    continue
+                reason = "Decoding it breaks the decoder: the file is damaged, or made to do harm."
+            except WorkerOverran:
+                reason = f"Decoding it takes longer than {self.pool.seconds:g} seconds."
+            raise invalid_media(KIND_OF[type(job)], reason, code="image_parse_error", param=job.param)
 
 
-def _prepare_all(
-    content: bytes | Inline,
-    budgets: Mapping[PixelBudget, int],
-    pixels: PixelLimits,
-    limits: MediaLimits,
-    param: str,
-    tenant: str,
-) -> list[Picture]:
-    """One picture file at each of `budgets` (with how often each is asked for); what runs in a worker."""
-    data = content.decode() if isinstance(content, Inline) else content
-    image = decode_picture(data, limits.decode, param=param)
-    sizes = [target_size(image.height, image.width, budget, pixels, param=param) for budget in budgets]
-    if sum(h * w * times for (h, w), times in zip(sizes, budgets.values(), strict=True)) > (
-        limits.max_request_tokens * pixels.factor**2
-    ):
-        raise too_many_tokens(limits.max_request_tokens)
-    return [_cut(image, size, data, tenant) for size in sizes]
+class _Request:
+    """The sources of one request on their way."""
+
+    def __init__(self, house: Preparer, checked: Sequence[Checked], tenant: str, spent: Spent) -> None:
+        self._house = house
+        self._checked = checked
+        self._tenant = tenant
+        self._spent = spent
+        self._loading: Together[tuple[str, str], Loaded] = Together()
+        self._loaded: dict[tuple[str, str], Loaded] = {}
+
+    async def run(self) -> list[Pictures]:
+        """The pictures of every source; raises the first failure, alone."""
+        return await _all(self._prepare, self._checked)
+
+    async def _prepare(self, checked: Checked) -> Pictures:
+        files = await _all(self._load, checked.contents)
+        pictures = await self._house.decode(checked.job, files, self._tenant)
+        self._spent.add_tokens(sum(picture_tokens(picture.grid_thw) for picture in pictures))
+        self._spent.add_pages(sum(picture.page is not None for picture in pictures), checked.job.param)
+        return pictures
+
+    async def _load(self, content: Content) -> Loaded:
+        """One file; what a request names twice is got once."""
+        if isinstance(content, Inline):
+            return await self._house.load(content, self._tenant, self._spent)
+        key = content.kind, content.url if isinstance(content, Remote) else content.path
+        if key not in self._loaded:
+            load = partial(self._house.load, content, self._tenant, self._spent)
+            self._loaded[key] = await self._loading.run(key, load)
+        return self._loaded[key]
 
 
-def too_many_tokens(most: int) -> ContextLengthExceeded:
-    """The pictures of a request alone are longer than the context."""
-    return ContextLengthExceeded(
-        f"This model's maximum context length is {most} tokens. However, your pictures alone need more. Please send "
-        "fewer, or give them a smaller max_pixels. (context_length_exceeded)",
-        param="messages",
-    )
+async def _all(work: Callable[[Item], Awaitable[Result]], items: Sequence[Item]) -> list[Result]:
+    """Work on all items at once; the first failure stops the rest and is raised alone."""
+    if len(items) == 1:  # as most requests have
+        return [await work(items[0])]
+    results: dict[int, Result] = {}
+    failures: list[Exception] = []
+
+    async def one(number: int) -> None:
+        try:
+            results[number] = await work(items[number])
+        except Exception as error:
+            # Kept, not raised: a task group would wrap it, and failures of the same moment, in an ExceptionGroup.
+            failures.append(error)
+            tasks.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(len(items)):
+            tasks.start_soon(one, number)
+    if failures:
+        raise failures[0]
+    return [results[number] for number in range(len(items))]
 
 
-class _Spent:
-    """What one request has used of its limits so far."""
+async def _where_it_fits(size: int, work: Callable[..., Result], *arguments: object) -> Result:
+    """Do short work here and long work in a thread; both kinds release the GIL for large data."""
+    if size <= LARGE_BYTES:
+        return work(*arguments)
+    return await anyio.to_thread.run_sync(work, *arguments)
 
-    def __init__(self, limits: MediaLimits) -> None:
-        self._limits = limits
-        self._bytes = 0
-        self._tokens = 0
 
-    def add_bytes(self, size: int, param: str) -> None:
-        self._bytes += size
-        if self._bytes > self._limits.max_request_bytes:
-            raise too_large_together(self._limits.max_request_bytes, param)
-
-    def add_tokens(self, tokens: int) -> None:
-        self._tokens += tokens
-        if self._tokens > self._limits.max_request_tokens:
-            raise too_many_tokens(self._limits.max_request_tokens)
+def _size(pictures: Pictures) -> int:
+    return sum(picture.patches.nbytes for picture in pictures)

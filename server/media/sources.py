@@ -1,136 +1,192 @@
-"""What a client named as a picture: bytes that came along, or an address to fetch from.
+"""What a client named as a picture, clip or document: bytes that came along, or where to get them from.
 
-Only data URLs in base64 and http(s) URLs are taken. A path or a file: URL would name a file of this server's machine,
-so it is never opened. Nothing here decodes a picture or opens a socket.
+Only data URLs in base64, http(s) URLs, and file: URLs are taken; `files` decides which of the latter may be opened.
+Nothing here decodes, reads a file or opens a socket.
 """
 
 from __future__ import annotations
 
-import binascii
 import re
 from dataclasses import dataclass
+from urllib.parse import unquote, urlsplit
 
-from server.core import PictureSource
-from server.errors import ImageCode, InvalidImage
+from server.errors import BadRequest, ImageCode, MediaKind, invalid_media
 
-MEDIA_TYPES = frozenset({"image/jpeg", "image/jpg", "image/png", "image/webp", "image/gif", "image"})
+MEDIA_TYPES: dict[MediaKind, frozenset[str]] = {
+    "image": frozenset({"image/jpeg", "image/jpg", "image/png", "image/webp", "image/gif", "image"}),
+    "video": frozenset(
+        {"video/mp4", "video/webm", "video/quicktime", "video/x-m4v", "video/x-matroska", "image/gif", "video"}
+    ),
+    "file": frozenset({"application/pdf", "application/x-pdf"}),
+}
 """Media types of a data URL. Bare `image` is what `data:image;base64,` says; the bytes themselves decide anyway."""
+NOUNS: dict[MediaKind, str] = {"image": "picture", "video": "clip", "file": "document"}
+FORMATS: dict[MediaKind, str] = {"image": "JPEG, PNG, WEBP or GIF", "video": "MP4, WebM, MOV or GIF", "file": "PDF"}
+"""What to send, for people."""
+EXAMPLES: dict[MediaKind, str] = {
+    "image": "data:image/png;base64,...",
+    "video": "data:video/mp4;base64,...",
+    "file": "data:application/pdf;base64,...",
+}
+PARTS: dict[MediaKind, str] = {"image": "an 'image_url' part", "video": "a 'video_url' part", "file": "a 'file' part"}
+"""Where each kind belongs, for who has put it into another."""
 MAX_URL_LENGTH = 8192
-"""Longest http(s) URL, in characters."""
+"""Longest http(s) or file URL, in characters."""
 _MAX_HEADER = 200  # characters between `data:` and the comma
 _WHITESPACE = " \t\r\n\f\v"
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]{1,30}):", re.IGNORECASE)  # one letter is a Windows drive
 _KNOWN_TYPE = re.compile(r"(application|audio|image|model|multipart|text|video)/[a-z0-9.+-]{1,40}")
-_HINT = "send it as a data URL, such as data:image/png;base64,..."
 
 
 @dataclass(frozen=True, slots=True)
 class Inline:
-    """A picture inside the request, still in base64. `size` is its length in bytes once decoded."""
+    """Something inside the request, still in base64. `size` is its length in bytes once decoded, at most."""
 
     url: str
     start: int
     """Where the base64 begins in `url`."""
     size: int
+    kind: MediaKind
     param: str
 
-    def decode(self) -> bytes:
-        """The picture file's bytes. ASCII white space is skipped, since many clients wrap lines.
+    def encoded(self) -> bytes:
+        """The base64 as bytes, not yet decoded.
 
-        Raises InvalidImage (invalid_base64_image) for a foreign character or wrong padding.
+        Raises the kind's error (invalid_base64_image) for a character outside ASCII.
         """
         try:
-            encoded = self.url[self.start :].encode("ascii").translate(None, _WHITESPACE.encode())
-            return binascii.a2b_base64(encoded, strict_mode=True)
-        except ValueError:
-            raise _bad_base64(self.param) from None
+            return self.url[self.start :].encode("ascii")
+        except UnicodeEncodeError:
+            raise bad_base64(self.kind, self.param) from None
 
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """A picture to be fetched; `url` begins with http: or https: and is not checked further here."""
+    """Something to be fetched; `url` begins with http: or https: and is not checked further here."""
 
     url: str
+    kind: MediaKind
     param: str
 
 
-def parse_source(source: PictureSource, *, max_bytes: int) -> Inline | Remote:
-    """Tell what `source.url` is, without decoding it; its size is known from the length of the base64.
+@dataclass(frozen=True, slots=True)
+class Local:
+    """A file of this machine, by its absolute path; whether it may be opened is not decided here."""
 
-    Raises InvalidImage with `source.param`: invalid_image_url (not a data or http(s) URL), invalid_base64_image (a data
-    URL without base64, or of impossible length), unsupported_image_media_type, empty_image_file, image_file_too_large
-    (more than `max_bytes` once decoded). No message repeats what came in, but for a scheme or a media type.
+    path: str
+    kind: MediaKind
+    param: str
+
+
+Content = Inline | Remote | Local
+
+
+def parse_source(url: str, kind: MediaKind, *, max_bytes: int, param: str) -> Content:
+    """Tell what `url` is, without decoding it; the size of a data URL is known from the length of its base64.
+
+    Raises the kind's error with `param`, by its code for pictures: invalid_image_url (not a data, http(s) or file URL),
+    invalid_base64_image (a data URL without base64, or of impossible length), unsupported_image_media_type,
+    empty_image_file, image_file_too_large (more than `max_bytes` once decoded). No message repeats what came in, but
+    for a scheme or a media type.
     """
-    url, param = source.url.strip(_WHITESPACE), source.param
+
+    def refuse(message: str) -> BadRequest:
+        return invalid_media(kind, message, code="invalid_image_url", param=param)
+
+    url, hint = url.strip(_WHITESPACE), f"send it as a data URL, such as {EXAMPLES[kind]}"
     match = _SCHEME.match(url)
     scheme = match[1].lower() if match else ""
     if scheme == "data":
-        return _parse_data(url, param, max_bytes)
-    if scheme in ("http", "https"):
-        if len(url) > MAX_URL_LENGTH:
-            raise _refuse(f"The URL is longer than {MAX_URL_LENGTH} characters.", "invalid_image_url", param)
-        return Remote(url, param)
+        return _parse_data(url, kind, param, max_bytes)
     if not url:
-        raise _refuse(f"The URL is empty: name a picture by http(s), or {_HINT}", "invalid_image_url", param)
-    if scheme in ("", "file"):
-        raise _refuse(
-            f"The server never opens a client's local path: read the file and {_HINT}", "invalid_image_url", param
+        raise refuse(f"The URL is empty: name a {NOUNS[kind]} by http(s), or {hint}")
+    if scheme in ("http", "https", "file") and len(url) > MAX_URL_LENGTH:
+        raise refuse(f"The URL is longer than {MAX_URL_LENGTH} characters.")
+    if scheme in ("http", "https"):
+        return Remote(url, kind, param)
+    if scheme == "file":
+        return _parse_file(url, kind, param)
+    if not scheme:
+        raise refuse(f"The server never opens a client's local path: read the file and {hint}")
+    raise refuse(f"A URL of scheme '{scheme}' is not supported: use http(s), or {hint}")
+
+
+def _parse_file(url: str, kind: MediaKind, param: str) -> Local:
+    try:
+        parts = urlsplit(url)
+        path = unquote(parts.path, errors="strict")
+        path.encode()  # half a surrogate pair names no file
+    except ValueError:
+        parts, path = urlsplit(""), ""
+    named = path.startswith("/") and "\0" not in path and parts.netloc.lower() in ("", "localhost")
+    if not named or parts.query or parts.fragment:
+        raise invalid_media(
+            kind,
+            "The file URL is malformed: write file:///path, with an absolute path.",
+            code="invalid_image_url",
+            param=param,
         )
-    raise _refuse(f"A URL of scheme '{scheme}' is not supported: use http(s), or {_HINT}", "invalid_image_url", param)
+    return Local(path, kind, param)
 
 
-def too_large(max_bytes: int, param: str | None) -> InvalidImage:
-    """The error for a picture file over the limit for one picture."""
-    return _refuse(f"The picture file is larger than {_readable(max_bytes)}.", "image_file_too_large", param)
+def too_large(kind: MediaKind, max_bytes: int, param: str | None) -> BadRequest:
+    """The error for a file over the limit for one."""
+    message = f"The {NOUNS[kind]} file is larger than {_readable(max_bytes)}."
+    return invalid_media(kind, message, code="image_file_too_large", param=param)
 
 
-def too_large_together(max_bytes: int, param: str | None) -> InvalidImage:
-    """The error for picture files that are over the limit of a request in sum."""
-    return _refuse(
-        f"The picture files of this request are larger than {_readable(max_bytes)} together.",
-        "image_file_too_large",
-        param,
-    )
+def too_large_together(kind: MediaKind, max_bytes: int, param: str | None) -> BadRequest:
+    """The error for files that are over the limit of a request in sum."""
+    message = f"The media files of this request are larger than {_readable(max_bytes)} together."
+    return invalid_media(kind, message, code="image_file_too_large", param=param)
 
 
-def _parse_data(url: str, param: str, max_bytes: int) -> Inline:
-    comma = url.find(",", 0, _MAX_HEADER)
-    if comma < 0:
-        raise _refuse(f"The data URL has no comma after its media type: {_HINT}", "invalid_image_url", param)
-    media_type, *parameters = (part.strip().lower() for part in url[len("data:") : comma].split(";"))
-    if media_type not in MEDIA_TYPES:
-        shown = f"'{media_type}'" if _KNOWN_TYPE.fullmatch(media_type) else "of this data URL"
-        raise _refuse(
-            f"The media type {shown} is not supported: send JPEG, PNG, WEBP or GIF.",
-            "unsupported_image_media_type",
-            param,
-        )
-    if not parameters or parameters[-1] != "base64":
-        raise _refuse(f"The data URL is not marked as base64: {_HINT}", "invalid_base64_image", param)
-    start = comma + 1
-    length = len(url) - start - sum(url.count(space, start) for space in _WHITESPACE)
-    if length == 0:
-        raise _refuse("The data URL holds no bytes.", "empty_image_file", param)
-    size = length // 4 * 3 - (2 if url.endswith("==") else 1 if url.endswith("=") else 0)
-    if size > max_bytes:
-        raise too_large(max_bytes, param)
-    if length % 4:
-        raise _bad_base64(param)
-    return Inline(url, start, size, param)
-
-
-def _bad_base64(param: str) -> InvalidImage:
-    return _refuse(
+def bad_base64(kind: MediaKind, param: str | None) -> BadRequest:
+    """The error for a data URL whose base64 cannot be decoded."""
+    return invalid_media(
+        kind,
         "The data URL is not valid base64: use the standard alphabet (A-Z a-z 0-9 + /) and pad with = to a multiple of "
         "4 characters.",
-        "invalid_base64_image",
-        param,
+        code="invalid_base64_image",
+        param=param,
     )
+
+
+def _parse_data(url: str, kind: MediaKind, param: str, max_bytes: int) -> Inline:
+    def refuse(message: str, code: ImageCode) -> BadRequest:
+        return invalid_media(kind, message, code=code, param=param)
+
+    comma = url.find(",", 0, _MAX_HEADER)
+    if comma < 0:
+        raise refuse(
+            f"The data URL has no comma after its media type: send it as {EXAMPLES[kind]}", "invalid_image_url"
+        )
+    media_type, *parameters = (part.strip().lower() for part in url[len("data:") : comma].split(";"))
+    if media_type not in MEDIA_TYPES[kind]:
+        raise refuse(_wrong_type(media_type, kind), "unsupported_image_media_type")
+    if not parameters or parameters[-1] != "base64":
+        raise refuse(f"The data URL is not marked as base64: send it as {EXAMPLES[kind]}", "invalid_base64_image")
+    start = comma + 1
+    length = len(url) - start
+    if length % 4 or length // 4 * 3 > max_bytes:
+        # Counted only where it matters: it costs more than all other checks of a large picture together.
+        length -= sum(url.count(space, start) for space in _WHITESPACE)
+    if length == 0:
+        raise refuse("The data URL holds no bytes.", "empty_image_file")
+    size = length // 4 * 3 - (2 if url.endswith("==") else 1 if url.endswith("=") else 0)
+    if size > max_bytes:
+        raise too_large(kind, max_bytes, param)
+    if length % 4:
+        raise bad_base64(kind, param)
+    return Inline(url, start, size, kind, param)
+
+
+def _wrong_type(media_type: str, kind: MediaKind) -> str:
+    shown = f"'{media_type}'" if _KNOWN_TYPE.fullmatch(media_type) else "of this data URL"
+    better = "file" if media_type in MEDIA_TYPES["file"] else media_type.partition("/")[0]
+    elsewhere = "".join(f", or put it into {part}" for other, part in PARTS.items() if other == better != kind)
+    return f"The media type {shown} is not supported here: send {FORMATS[kind]}{elsewhere}."
 
 
 def _readable(size: int) -> str:
     return f"{size / 2**20:.4g} MiB" if size >= 2**20 else f"{size} bytes"
-
-
-def _refuse(message: str, code: ImageCode, param: str | None) -> InvalidImage:
-    return InvalidImage(message, code=code, param=param)

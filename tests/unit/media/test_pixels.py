@@ -2,7 +2,6 @@
 
 from types import ModuleType
 
-import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -13,7 +12,6 @@ from server.media.pixels import (
     FACTOR,
     PixelLimits,
     check_budget,
-    patchify,
     picture_tokens,
     smart_resize,
     target_size,
@@ -184,64 +182,7 @@ def test_limits_that_contradict_each_other_are_a_mistake_of_the_operator(low: in
         PixelLimits(min_pixels=low, max_pixels=high, hard_max_pixels=ceiling)
 
 
-# ---- patchify ---------------------------------------------------------------------------------------
-
-
-def noise(height: int, width: int) -> np.ndarray:
-    return np.random.default_rng(height * width).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-@pytest.mark.parametrize(("height", "width"), [(28, 28), (56, 84), (280, 140), (28, 2800)])
-def test_patches_are_those_of_transformers(height: int, width: int) -> None:
-    torch = pytest.importorskip("torch")
-    processing = pytest.importorskip("transformers.models.qwen2_vl.image_processing_qwen2_vl")
-    rgb = noise(height, width)
-    processor = processing.Qwen2VLImageProcessor(do_resize=False, do_rescale=False, do_normalize=False)
-    expected = processor(torch.from_numpy(rgb).permute(2, 0, 1), return_tensors="pt")
-    patches, grid = patchify(rgb)
-    assert [list(grid)] == expected["image_grid_thw"].tolist()
-    assert patches.dtype == np.uint8
-    assert np.array_equal(patches, expected["pixel_values"].numpy())
-
-
-def test_patches_stand_block_by_block() -> None:
-    rgb = np.zeros((56, 56, 3), np.uint8)
-    for row in range(4):
-        for column in range(4):
-            rgb[row * 14 : row * 14 + 14, column * 14 : column * 14 + 14] = row * 4 + column
-    patches, grid = patchify(rgb)
-    assert grid == (1, 4, 4)
-    assert patches.shape == (16, 1176)
-    assert patches[:, 0].tolist() == [0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15]
-    assert (patches == patches[:, :1]).all()
-
-
-def test_a_patch_is_channel_then_frame_then_rows() -> None:
-    rgb = noise(28, 28)
-    first = patchify(rgb)[0][0].reshape(3, 2, 14, 14)
-    for frame in range(2):
-        assert np.array_equal(first[:, frame], rgb[:14, :14].transpose(2, 0, 1))
-
-
-def test_views_of_any_memory_order_are_taken() -> None:
-    rgb = noise(56, 28)
-    upside_down = rgb[::-1]
-    assert np.array_equal(patchify(upside_down)[0], patchify(np.ascontiguousarray(upside_down))[0])
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        np.zeros((28, 28), np.uint8),
-        np.zeros((28, 28, 4), np.uint8),
-        np.zeros((28, 28, 3), np.float32),
-        np.zeros((28, 29, 3), np.uint8),
-        np.zeros((0, 28, 3), np.uint8),
-    ],
-)
-def test_other_shapes_are_a_programming_error(wrong: np.ndarray) -> None:
-    with pytest.raises(ValueError, match=r"expected|multiples"):
-        patchify(wrong)
+# ---- Tokens -----------------------------------------------------------------------------------------
 
 
 def test_tokens_of_a_grid() -> None:

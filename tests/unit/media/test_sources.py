@@ -1,74 +1,102 @@
-"""What a client may name as a picture, and what each refusal is called."""
+"""What a client may name as a picture, clip or document, and what each refusal is called."""
+
+from __future__ import annotations
 
 import base64
+from contextlib import suppress
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from server.core import PictureSource
-from server.errors import InvalidImage
-from server.media.sources import Inline, Remote, parse_source
+from server.errors import BadRequest, InvalidFile, InvalidImage, InvalidVideo, MediaKind, invalid_media
+from server.media.sources import (
+    EXAMPLES,
+    MAX_URL_LENGTH,
+    Content,
+    Inline,
+    Local,
+    Remote,
+    bad_base64,
+    parse_source,
+    too_large,
+    too_large_together,
+)
 
 PARAM = "messages[0].content[1].image_url.url"
 BYTES = bytes(range(256))
 ENCODED = base64.b64encode(BYTES).decode()
+ERRORS: dict[MediaKind, type[BadRequest]] = {"image": InvalidImage, "video": InvalidVideo, "file": InvalidFile}
+KINDS = tuple(ERRORS)
 
 
-def parse(url: str, max_bytes: int = 10_000) -> Inline | Remote:
-    return parse_source(PictureSource(url, PARAM), max_bytes=max_bytes)
+def parse(url: str, kind: MediaKind = "image", max_bytes: int = 10_000) -> Content:
+    return parse_source(url, kind, max_bytes=max_bytes, param=PARAM)
 
 
-def decode(url: str, max_bytes: int) -> bytes:
-    content = parse(url, max_bytes)
+def inline(url: str, kind: MediaKind = "image", max_bytes: int = 10_000) -> Inline:
+    content = parse(url, kind, max_bytes)
     assert isinstance(content, Inline)
-    return content.decode()
+    assert (content.kind, content.param) == (kind, PARAM)
+    return content
 
 
-def refusal(url: str, max_bytes: int = 10_000) -> InvalidImage:
-    with pytest.raises(InvalidImage) as caught:
-        decode(url, max_bytes)
+def refusal(url: str, kind: MediaKind = "image", max_bytes: int = 10_000) -> BadRequest:
+    """How it is refused, at the latest when its base64 is taken out."""
+    with pytest.raises(ERRORS[kind]) as caught:
+        inline(url, kind, max_bytes).encoded()
     assert caught.value.param == PARAM
     return caught.value
 
 
+# ---- Data URLs --------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize(
-    "head",
+    ("kind", "head"),
     [
-        "data:image/jpeg;base64,",
-        "data:image/jpg;base64,",
-        "data:image/png;base64,",
-        "data:image/webp;base64,",
-        "data:image/gif;base64,",
-        "data:image;base64,",
-        "DATA:IMAGE/PNG;BASE64,",
-        "data:image/png;name=page.png;base64,",
-        "data:image/png; base64,",
-        " \ndata:image/png;base64,",
+        ("image", "data:image/jpeg;base64,"),
+        ("image", "data:image/jpg;base64,"),
+        ("image", "data:image/png;base64,"),
+        ("image", "data:image/webp;base64,"),
+        ("image", "data:image/gif;base64,"),
+        ("image", "data:image;base64,"),
+        ("image", "DATA:IMAGE/PNG;BASE64,"),
+        ("image", "data:image/png;name=page.png;base64,"),
+        ("image", "data:image/png; base64,"),
+        ("image", " \ndata:image/png;base64,"),
+        ("video", "data:video/mp4;base64,"),
+        ("video", "data:video/webm;base64,"),
+        ("video", "data:video/quicktime;base64,"),
+        ("video", "data:video/x-m4v;base64,"),
+        ("video", "data:video/x-matroska;base64,"),
+        ("video", "data:image/gif;base64,"),
+        ("video", "data:video;base64,"),
+        ("file", "data:application/pdf;base64,"),
+        ("file", "data:application/x-pdf;base64,"),
+        ("file", "data:application/pdf;name=report.pdf;base64,"),
     ],
 )
-def test_data_urls_of_pictures_are_decoded(head: str) -> None:
-    content = parse(head + ENCODED)
-    assert isinstance(content, Inline)
-    assert content.decode() == BYTES
+def test_the_base64_of_a_data_url_is_taken_out(kind: MediaKind, head: str) -> None:
+    content = inline(head + ENCODED, kind)
+    assert content.encoded() == ENCODED.encode()
+    assert content.size == len(BYTES)
 
 
-def test_wrapped_lines_are_joined() -> None:
-    wrapped = base64.encodebytes(BYTES).decode().replace("\n", "\r\n\t ")
-    content = parse("data:image/png;base64," + wrapped)
-    assert isinstance(content, Inline)
-    assert content.decode() == BYTES
-
-
-@pytest.mark.parametrize("length", range(1, 8))
-def test_the_size_is_known_before_decoding(length: int) -> None:
-    url = "data:image/png;base64," + base64.b64encode(b"x" * length).decode()
-    content = parse(url, max_bytes=length)
-    assert isinstance(content, Inline)
-    assert content.size == length == len(content.decode())
-    assert refusal(url, max_bytes=length - 1).code == "image_file_too_large"
+@settings(deadline=None)
+@given(st.binary(min_size=1, max_size=300), st.sampled_from(["", "\n", "\r\n\t "]))
+def test_the_size_is_known_before_decoding(data: bytes, line_end: str) -> None:
+    """However its lines are wrapped: white space does not count."""
+    url = "data:image/png;base64," + base64.encodebytes(data).decode().replace("\n", line_end)
+    content = inline(url, max_bytes=len(data))
+    assert content.size == len(data)
+    assert base64.b64decode(content.encoded()) == data
+    if len(data) > 1:
+        assert refusal(url, max_bytes=len(data) - 1).code == "image_file_too_large"
 
 
 def test_white_space_does_not_count_as_size() -> None:
-    assert isinstance(parse("data:image/png;base64," + "AAAA" + "\n" * 100_000, max_bytes=3), Inline)
+    assert inline("data:image/png;base64," + "AAAA" + "\n" * 100_000, max_bytes=3).size == 3
 
 
 def test_an_oversized_data_url_is_refused_by_its_length_alone() -> None:
@@ -77,30 +105,67 @@ def test_an_oversized_data_url_is_refused_by_its_length_alone() -> None:
     assert "1 MiB" in error.message
 
 
+# ---- Where to get the rest from ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
-    "url", ["http://example.com/a.png", "HTTPS://example.com/a.png", " https://example.com/a.png\n"]
+    "url", ["http://example.com/a.png", "HTTPS://example.com/a.png", " https://example.com/a.png\n", "http:", "https:x"]
 )
-def test_web_addresses_are_left_for_the_fetcher(url: str) -> None:
-    assert parse(url) == Remote(url.strip(), PARAM)
+def test_web_addresses_are_left_for_the_fetcher(url: str, kind: MediaKind) -> None:
+    assert parse(url, kind) == Remote(url.strip(), kind, PARAM)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("file:///media/a.png", "/media/a.png"),
+        ("FILE:///media/a.png", "/media/a.png"),
+        ("file:/media/a.png", "/media/a.png"),
+        ("file://localhost/media/a.png", "/media/a.png"),
+        ("file://LOCALHOST/media/a.png", "/media/a.png"),
+        (" file:///media/a.png\n", "/media/a.png"),
+        ("file:///media/a%20b%25.png", "/media/a b%.png"),
+        ("file:///media/%D8%B5.png", "/media/ص.png"),
+        ("file:///media/ص.png", "/media/ص.png"),
+        ("file:///media/%2561.png", "/media/%61.png"),
+        ("file:///media/a;b=c.png", "/media/a;b=c.png"),
+        ("file:///media/a%3Fb%23c.png", "/media/a?b#c.png"),
+        # where these lead is for others to judge
+        ("file:///etc/passwd", "/etc/passwd"),
+        ("file:///media/../etc/passwd", "/media/../etc/passwd"),
+        ("file:///media/%2e%2e%2fetc/passwd", "/media/../etc/passwd"),
+        ("file:///C:/page.png", "/C:/page.png"),
+    ],
+)
+def test_file_urls_are_read_and_not_yet_judged(url: str, path: str, kind: MediaKind) -> None:
+    assert parse(url, kind) == Local(path, kind, PARAM)
+
+
+@pytest.mark.parametrize("scheme", ["https", "file"])
+def test_the_longest_url_is_bounded(scheme: str) -> None:
+    url = f"{scheme}:///".ljust(MAX_URL_LENGTH, "a")
+    assert isinstance(parse(url), Remote | Local)
+    assert f"longer than {MAX_URL_LENGTH}" in refusal(url + "a").message
+
+
+# ---- What is refused --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("url", "code"),
     [
-        # base64 that is none
+        # base64 that cannot be any
+        ("data:image/png;base64,A", "invalid_base64_image"),
         ("data:image/png;base64,AAA", "invalid_base64_image"),
         ("data:image/png;base64,AAAA=", "invalid_base64_image"),
-        ("data:image/png;base64,AA==AAAA", "invalid_base64_image"),
-        ("data:image/png;base64,A===", "invalid_base64_image"),
-        ("data:image/png;base64,====", "invalid_base64_image"),
-        ("data:image/png;base64,AA-_", "invalid_base64_image"),
-        ("data:image/png;base64,AA%3D%3D", "invalid_base64_image"),
-        ("data:image/png;base64,AAA\0", "invalid_base64_image"),
         ("data:image/png;base64,AAA\u00e9", "invalid_base64_image"),
         ("data:image/png;base64,AAA\u0660", "invalid_base64_image"),
         ("data:image/png;base64,AAA\ud800", "invalid_base64_image"),
         ("data:image/png,AAAA", "invalid_base64_image"),
         ("data:image/png;charset=utf-8,AAAA", "invalid_base64_image"),
+        ("data:image/png;base64;charset=utf-8,AAAA", "invalid_base64_image"),
         # nothing inside
         ("data:image/png;base64,", "empty_image_file"),
         ("data:image;base64, \n", "empty_image_file"),
@@ -111,6 +176,7 @@ def test_web_addresses_are_left_for_the_fetcher(url: str) -> None:
         ("data:image/svg+xml;base64,AAAA", "unsupported_image_media_type"),
         ("data:image/tiff;base64,AAAA", "unsupported_image_media_type"),
         ("data:application/pdf;base64,AAAA", "unsupported_image_media_type"),
+        ("data:video/mp4;base64,AAAA", "unsupported_image_media_type"),
         ("data:image/png/x;base64,AAAA", "unsupported_image_media_type"),
         # no data URL at all
         ("data:", "invalid_image_url"),
@@ -119,7 +185,7 @@ def test_web_addresses_are_left_for_the_fetcher(url: str) -> None:
         ("", "invalid_image_url"),
         ("   ", "invalid_image_url"),
         ("https://example.com/" + "a" * 9000, "invalid_image_url"),
-        # a file of this machine
+        # a path
         ("/etc/passwd", "invalid_image_url"),
         ("page.png", "invalid_image_url"),
         ("../../etc/passwd", "invalid_image_url"),
@@ -128,11 +194,26 @@ def test_web_addresses_are_left_for_the_fetcher(url: str) -> None:
         ("c:/page.png", "invalid_image_url"),
         ("\\\\host\\share\\page.png", "invalid_image_url"),
         ("//example.com/page.png", "invalid_image_url"),
-        ("file:///etc/passwd", "invalid_image_url"),
-        ("FILE:///etc/passwd", "invalid_image_url"),
-        ("file:/etc/passwd", "invalid_image_url"),
         ("/etc/passwd\0.png", "invalid_image_url"),
         (ENCODED, "invalid_image_url"),
+        # a file URL without an absolute path on this machine
+        ("file:", "invalid_image_url"),
+        ("file://", "invalid_image_url"),
+        ("file:page.png", "invalid_image_url"),
+        ("file:../page.png", "invalid_image_url"),
+        ("file:\\\\host\\page.png", "invalid_image_url"),
+        ("file://page.png", "invalid_image_url"),
+        ("file://example.com/page.png", "invalid_image_url"),
+        ("file://user@localhost/page.png", "invalid_image_url"),
+        ("file://localhost:80/page.png", "invalid_image_url"),
+        ("file://[::1/page.png", "invalid_image_url"),
+        ("file:///page.png?x=1", "invalid_image_url"),
+        ("file:///page.png#x", "invalid_image_url"),
+        ("file:///page.png%00", "invalid_image_url"),
+        ("file:///page\0.png", "invalid_image_url"),
+        ("file:///%ff.png", "invalid_image_url"),
+        ("file:///\ud800.png", "invalid_image_url"),
+        ("file:///%ed%a0%80.png", "invalid_image_url"),
         # other schemes
         ("ftp://example.com/a.png", "invalid_image_url"),
         ("gopher://example.com/", "invalid_image_url"),
@@ -142,6 +223,7 @@ def test_web_addresses_are_left_for_the_fetcher(url: str) -> None:
         ("blob:https://example.com/1", "invalid_image_url"),
         ("unix:/run/docker.sock", "invalid_image_url"),
     ],
+    ids=lambda value: ascii(value)[:60],
 )
 def test_everything_else_is_refused_by_name(url: str, code: str) -> None:
     error = refusal(url)
@@ -149,11 +231,74 @@ def test_everything_else_is_refused_by_name(url: str, code: str) -> None:
     assert len(error.message) < 250
 
 
-@pytest.mark.parametrize("url", ["/home/me/secret.png", "file:///home/me/secret.png", "secret.png"])
-def test_a_path_is_told_what_to_do_instead(url: str) -> None:
-    message = refusal(url).message
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("url", ["/home/me/secret.png", "secret.png"])
+def test_a_path_is_told_what_to_do_instead(url: str, kind: MediaKind) -> None:
+    message = refusal(url, kind).message
     assert "never opens a client's local path" in message
-    assert "data:image/png;base64,..." in message
+    assert EXAMPLES[kind] in message
+
+
+@pytest.mark.parametrize(
+    ("kind", "media_type", "place"),
+    [
+        ("image", "application/pdf", "a 'file' part"),
+        ("image", "application/x-pdf", "a 'file' part"),
+        ("image", "video/mp4", "a 'video_url' part"),
+        ("video", "image/png", "an 'image_url' part"),
+        ("video", "application/pdf", "a 'file' part"),
+        ("file", "image/jpeg", "an 'image_url' part"),
+        ("file", "video/webm", "a 'video_url' part"),
+        ("image", "image/tiff", None),
+        ("video", "video/x-msvideo", None),
+        ("file", "application/zip", None),
+        ("file", "text/plain", None),
+        ("image", "audio/mpeg", None),
+    ],
+)
+def test_what_stands_in_the_wrong_part_is_shown_the_right_one(
+    kind: MediaKind, media_type: str, place: str | None
+) -> None:
+    message = refusal(f"data:{media_type};base64,AAAA", kind).message
+    assert f"'{media_type}'" in message
+    assert ("or put it into" in message) == (place is not None)
+    assert place is None or place in message
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("url", "code"),
+    [
+        ("", "invalid_image_url"),
+        ("ftp://example.com/x", "invalid_image_url"),
+        ("file:x", "invalid_image_url"),
+        ("data:{type};base64", "invalid_image_url"),
+        ("data:text/html;base64,AAAA", "unsupported_image_media_type"),
+        ("data:{type};base64,", "empty_image_file"),
+        ("data:{type};base64,AAA", "invalid_base64_image"),
+        ("data:{type};base64,AA\u0660A", "invalid_base64_image"),
+        ("data:{type},AAAA", "invalid_base64_image"),
+        ("data:{type};base64,AAAAAAAA", "image_file_too_large"),
+    ],
+)
+def test_each_kind_has_codes_of_its_own(kind: MediaKind, url: str, code: str) -> None:
+    media_type = EXAMPLES[kind].removeprefix("data:").partition(";")[0]
+    expected = invalid_media(kind, "", code=code)  # type: ignore[arg-type]
+    assert refusal(url.replace("{type}", media_type), kind, max_bytes=5).code == expected.code
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_errors_that_others_raise_are_of_the_same_kinds(kind: MediaKind) -> None:
+    for error, code, words in (
+        (too_large(kind, 20 << 20, PARAM), "image_file_too_large", "20 MiB"),
+        (too_large(kind, 1000, PARAM), "image_file_too_large", "1000 bytes"),
+        (too_large_together(kind, 3 << 19, PARAM), "image_file_too_large", "1.5 MiB together"),
+        (bad_base64(kind, PARAM), "invalid_base64_image", "not valid base64"),
+    ):
+        assert type(error) is ERRORS[kind]
+        assert error.code == invalid_media(kind, "", code=code).code  # type: ignore[arg-type]
+        assert error.param == PARAM
+        assert words in error.message
 
 
 @pytest.mark.parametrize(
@@ -163,10 +308,41 @@ def test_a_path_is_told_what_to_do_instead(url: str) -> None:
         "data:image/png;base64" + ENCODED,
         "data:" + ENCODED,
         "data:" + ENCODED[:40] + ",",
-        "data:image/png;base64,*" + ENCODED,
         "data:image/" + ENCODED[:60] + ";base64,AAAA",
+        "data:image/png;base64,\u0660" + ENCODED[1:],
+        "file:" + ENCODED,
+        "file:///" + ENCODED + "?x",
+        "x" + ENCODED + ":",
     ],
 )
 def test_no_message_repeats_the_payload(url: str) -> None:
     message = refusal(url).message.lower()
     assert not any(ENCODED[i : i + 12].lower() in message for i in range(200))
+
+
+URLS = st.builds(
+    "".join,
+    st.tuples(
+        st.sampled_from(["", " ", "data:", "data:image/png;base64,", "file:", "file:///", "http:", "HTTP://", "x:"]),
+        st.text(st.sampled_from("AZaz09+/=%,;:@?#[]\\. \n\0") | st.characters(codec=None), max_size=40),
+    ),
+)
+
+
+@settings(deadline=None)
+@given(URLS, st.sampled_from(KINDS))
+def test_whatever_comes_is_understood_or_refused_in_so_many_words(url: str, kind: MediaKind) -> None:
+    with suppress(ERRORS[kind]):
+        match parse(url, kind):
+            case Inline() as content:
+                assert 0 < content.size <= len(content.encoded())
+            case Local(path):
+                assert path.startswith("/")
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("filler", [" ", "\n", "=", ",", ";", "%", "a", "[", "/"])
+def test_a_huge_url_takes_little_time(filler: str) -> None:
+    for start in ("data:image/png;base64,", "data:", "file:///", "http://", "a", ""):
+        with suppress(BadRequest):
+            parse(start + filler * 5_000_000, max_bytes=1 << 20)

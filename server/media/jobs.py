@@ -1,0 +1,165 @@
+"""What the server asks of a decode worker, and what comes back: plain data, nothing that runs.
+
+The server is trusted by its workers, so jobs are pickled. A worker has handled a stranger's file and is not trusted by
+the server: its answers are JSON, checked field by field.
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from server.core import Clip, FrameChoice, Picture, PixelBudget
+from server.errors import (
+    ApiError,
+    BadRequest,
+    ContextLengthExceeded,
+    InternalError,
+    InvalidFile,
+    InvalidImage,
+    InvalidVideo,
+    MediaKind,
+)
+from server.media.channel import Octets
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One of the files of a job, as it lies in the attached memory: one after the other."""
+
+    size: int
+    base64: bool
+    """Whether it is still encoded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Something to decode. `max_tokens` bounds what the result may take in the prompt."""
+
+    param: str
+    max_tokens: int
+    budget: PixelBudget = field(default_factory=PixelBudget)
+    files: tuple[File, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PictureJob(Job):
+    """One picture file, resized to `budget`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClipJob(Job):
+    """One clip file, or with `is_file` false the pictures that are its frames."""
+
+    is_file: bool = True
+    choice: FrameChoice = field(default_factory=FrameChoice)
+
+
+@dataclass(frozen=True, slots=True)
+class PagesJob(Job):
+    """The pages of a PDF, each resized to `budget`."""
+
+    pages: tuple[tuple[int, int | None], ...] = ()
+    dpi: float | None = None
+
+
+KIND_OF: dict[type[Job], MediaKind] = {PictureJob: "image", ClipJob: "video", PagesJob: "file"}
+"""What an error about a job is called."""
+
+ERRORS: dict[str, type[ApiError]] = {
+    kind.__name__: kind
+    for kind in (BadRequest, InvalidImage, InvalidVideo, InvalidFile, ContextLengthExceeded, InternalError)
+}
+"""What a worker may answer with instead of a result."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patches:
+    """How many patches there are in time, height and width, and how many bytes each has."""
+
+    grid_thw: tuple[int, int, int]
+    bytes_each: int
+
+    @property
+    def size(self) -> int:
+        """Bytes of all of them."""
+        return math.prod(self.grid_thw) * self.bytes_each
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A picture, clip or page, cut into patches: all about it but the patches themselves."""
+
+    patches: Patches
+    original_size: tuple[int, int]
+    page: int | None = None
+    fps: float | None = None
+
+
+def pack_job(job: Job) -> bytes:
+    """A job as a message."""
+    return pickle.dumps(job)
+
+
+def unpack_job(message: bytes) -> Job:
+    """A message from the server as a job."""
+    job: Job = pickle.loads(message)  # noqa: S301  it comes from the server, which starts its workers itself
+    return job
+
+
+def pack_cuts(cuts: Sequence[Cut]) -> bytes:
+    """A result as a message; the patches are attached in one piece of memory, one after the other."""
+    return orjson.dumps({"cuts": cuts})
+
+
+def pack_error(error: ApiError) -> bytes:
+    """An error as a message."""
+    return orjson.dumps(
+        {"error": type(error).__name__, "message": error.message, "code": error.code, "param": error.param}
+    )
+
+
+def unpack_answer(message: bytes) -> list[Cut]:
+    """A worker's message.
+
+    Raises the ApiError that it holds, and ValueError for anything that no worker of ours would say.
+    """
+    match orjson.loads(message):
+        case {"cuts": list(cuts)}:
+            return [_cut(cut) for cut in cuts]
+        case {"error": str(name), "message": str(text), "code": str() | None as code, "param": str() | None as param}:
+            if name in ERRORS:
+                raise ERRORS[name](text, code=code, param=param)
+    raise ValueError("a worker's answer is malformed")
+
+
+def pictures_of(cuts: Sequence[Cut], memory: Octets, digest: str) -> tuple[Picture, ...]:
+    """The pictures of a result; `digest` names what was decoded, and each of several gets a name of its own."""
+    pictures: list[Picture] = []
+    start = 0
+    for number, cut in enumerate(cuts):
+        patches = memory[start : start + cut.patches.size].reshape(-1, cut.patches.bytes_each)
+        start += cut.patches.size
+        name = digest if len(cuts) == 1 else f"{digest}-{number}"
+        if cut.fps is None:
+            pictures.append(Picture(patches, cut.patches.grid_thw, name, cut.original_size, page=cut.page))
+        else:
+            pictures.append(Clip(patches, cut.patches.grid_thw, name, cut.original_size, fps=cut.fps))
+    return tuple(pictures)
+
+
+def _cut(value: Any) -> Cut:
+    match value:
+        case {
+            "patches": {"grid_thw": [int(t), int(h), int(w)], "bytes_each": int(bytes_each)},
+            "original_size": [int(width), int(height)],
+            "page": int() | None as page,
+            "fps": float() | None as fps,
+        } if min(t, h, w, bytes_each, width, height) >= 1:
+            return Cut(Patches((t, h, w), bytes_each), (width, height), page, fps)
+    raise ValueError("a worker's answer is malformed")

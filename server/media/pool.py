@@ -1,0 +1,246 @@
+"""A fixed number of decode workers, each a process; one that hangs or dies is replaced and takes nothing with it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.context import ForkServerProcess
+
+import anyio.to_thread
+
+from server.core import Reading
+from server.media.channel import READY, Channel, ChannelClosed
+
+log = logging.getLogger(__name__)
+
+DECODERS = "server.media.work"
+"""What the fork server shall have imported, so that a worker is there in milliseconds."""
+RETRY_AFTER_S = (0.1, 0.5, 2.0, 10.0)
+"""Waits between tries to start a worker; the last one repeats."""
+UP_WITHIN_S = 60.0
+"""For a worker to say that it is ready, from when the fork server has forked it."""
+_starting = threading.Lock()
+"""multiprocessing's fork server is spoken to by one thread at a time."""
+
+
+class WorkerDied(Exception):
+    """The worker ended in the middle of a job."""
+
+
+class WorkerOverran(Exception):
+    """The job took longer than it may, and its worker was ended."""
+
+
+@dataclass(slots=True)
+class Answer:
+    """What a worker said, and the descriptors that came along; close it."""
+
+    message: bytes
+    attached: list[int]
+
+    def close(self) -> None:
+        """Close the descriptors."""
+        while self.attached:
+            os.close(self.attached.pop())
+
+
+@dataclass(slots=True, eq=False)
+class _Worker:
+    """A worker that is up, seen from the server. `answer` is pending while it is at work."""
+
+    process: ForkServerProcess
+    channel: Channel
+    answer: asyncio.Future[Answer] | None = None
+
+    def end(self) -> None:
+        """End the process and forget it. Safe to call twice."""
+        with contextlib.suppress(ValueError):
+            asyncio.get_running_loop().remove_reader(self.channel.fileno())
+        self.channel.close()
+        with contextlib.suppress(ValueError, AttributeError):
+            self.process.kill()
+
+
+class WorkerPool:
+    """Runs jobs, first come first served. Belongs to one event loop; start it, and close it with `aclose`.
+
+    A worker runs `main(channel, *arguments)`: it says READY, and answers each message with one. `seconds` is how long a
+    job may take.
+    """
+
+    def __init__(self, main: Callable[..., None], *arguments: object, size: int, seconds: float) -> None:
+        self._main = main
+        self._arguments = arguments
+        self._size = size
+        self.seconds = seconds
+        self._idle: asyncio.LifoQueue[_Worker] = asyncio.LifoQueue()
+        self._workers: set[_Worker] = set()
+        self._hiring: set[asyncio.Task[None]] = set()
+        self._jobs = self._died = self._overran = self._waiting = self._working = 0
+
+    @property
+    def pids(self) -> list[int]:
+        """The processes that are up."""
+        return [one.process.pid for one in self._workers if one.process.pid is not None]
+
+    def readings(self) -> list[Reading]:
+        """How the workers are, for /metrics."""
+        lost = "Decode workers that died, or were ended for taking too long."
+        return [
+            Reading("ain_media_jobs", "Jobs given to decode workers.", self._jobs, is_counter=True),
+            Reading("ain_media_jobs_waiting", "Jobs that wait for a decode worker.", self._waiting),
+            Reading("ain_media_workers_busy", "Decode workers at work.", self._working),
+            Reading("ain_media_workers_lost", lost, self._died, is_counter=True, labels=(("reason", "died"),)),
+            Reading("ain_media_workers_lost", lost, self._overran, is_counter=True, labels=(("reason", "overran"),)),
+        ]
+
+    async def start(self) -> None:
+        """Return once all workers are up."""
+        await asyncio.gather(*(self._hire() for _ in range(self._size)))
+
+    async def run(self, message: bytes, attached: Sequence[int]) -> Answer:
+        """Have a job done. A job whose caller is cancelled while it waits is never begun.
+
+        Raises WorkerDied and WorkerOverran.
+        """
+        answer = await self._begin(message, attached)
+        try:
+            return await asyncio.shield(answer)
+        except asyncio.CancelledError:
+            answer.add_done_callback(_discard)  # the worker finishes its job, which is short by all limits
+            raise
+
+    async def aclose(self) -> None:
+        """End all workers, whatever they do."""
+        for task in self._hiring:
+            task.cancel()
+        for one in list(self._workers):
+            self._lose(one, WorkerDied())
+
+    async def _begin(self, message: bytes, attached: Sequence[int]) -> asyncio.Future[Answer]:
+        """Give a job to the next worker that is free and alive."""
+        while True:
+            self._waiting += 1
+            try:
+                one = await self._idle.get()
+            finally:
+                self._waiting -= 1
+            try:
+                one.channel.send(message, attached)
+            except ChannelClosed:  # it died since its last job, and this one has not begun
+                self._replace(one, WorkerDied())
+                continue
+            return self._expect(one)
+
+    def _expect(self, one: _Worker) -> asyncio.Future[Answer]:
+        loop = asyncio.get_running_loop()
+        one.answer = answer = loop.create_future()
+        timer = loop.call_later(self.seconds, self._overrun, one)
+        answer.add_done_callback(lambda _: timer.cancel())
+        self._jobs += 1
+        self._working += 1
+        return answer
+
+    def _heard(self, one: _Worker) -> None:
+        """A worker's channel can be read."""
+        try:
+            answer = Answer(*one.channel.receive())
+        except BlockingIOError:
+            return
+        except ChannelClosed:
+            log.warning("a decode worker died (exit status %s)", one.process.exitcode)
+            self._replace(one, WorkerDied())
+            return
+        if one.answer is None or one.answer.done():
+            answer.close()
+            return
+        pending, one.answer = one.answer, None
+        self._working -= 1
+        self._idle.put_nowait(one)
+        pending.set_result(answer)
+
+    def _overrun(self, one: _Worker) -> None:
+        log.warning("a decode worker took more than %g s for a job and was ended", self.seconds)
+        self._replace(one, WorkerOverran())
+
+    def _replace(self, one: _Worker, reason: WorkerDied | WorkerOverran) -> None:
+        self._lose(one, reason)
+        task = asyncio.ensure_future(self._hire())
+        self._hiring.add(task)
+        task.add_done_callback(self._hiring.discard)
+
+    def _lose(self, one: _Worker, reason: WorkerDied | WorkerOverran) -> None:
+        self._workers.discard(one)
+        one.end()
+        if isinstance(reason, WorkerDied):
+            self._died += 1
+        else:
+            self._overran += 1
+        pending, one.answer = one.answer, None
+        if pending is not None:
+            self._working -= 1
+            if not pending.done():
+                pending.set_exception(reason)
+        # An idle one that died is still in the queue: it leaves it now, or its next job would find it dead.
+        rest = [self._idle.get_nowait() for _ in range(self._idle.qsize())]
+        for other in rest:
+            if other is not one:
+                self._idle.put_nowait(other)
+
+    async def _hire(self) -> None:
+        """Start a worker, however many tries it takes."""
+        tries = 0
+        while True:
+            try:
+                one = await self._start_one()
+            except Exception:
+                wait = RETRY_AFTER_S[min(tries, len(RETRY_AFTER_S) - 1)]
+                log.exception("a decode worker did not start; the next try is in %g s", wait)
+                tries += 1
+                await asyncio.sleep(wait)
+                continue
+            self._workers.add(one)
+            asyncio.get_running_loop().add_reader(one.channel.fileno(), self._heard, one)
+            self._idle.put_nowait(one)
+            return
+
+    async def _start_one(self) -> _Worker:
+        ours, theirs = Channel.pair()
+        try:
+            try:
+                arguments = (theirs, *self._arguments)
+                process = await anyio.to_thread.run_sync(_fork, self._main, arguments, abandon_on_cancel=True)
+            finally:
+                theirs.close()  # else its end would not be seen when the worker has gone
+            await anyio.to_thread.run_sync(_await_ready, ours, abandon_on_cancel=True)
+        except BaseException:
+            ours.close()
+            raise
+        ours.socket.setblocking(False)
+        return _Worker(process, ours)
+
+
+def _fork(main: Callable[..., None], arguments: tuple[object, ...]) -> ForkServerProcess:
+    context = multiprocessing.get_context("forkserver")
+    process = context.Process(target=main, args=arguments, name="decode-worker", daemon=True)
+    with _starting:
+        process.start()
+    return process
+
+
+def _await_ready(channel: Channel) -> None:
+    channel.socket.settimeout(UP_WITHIN_S)
+    message, _ = channel.receive()
+    if message != READY:
+        raise ChannelClosed
+
+
+def _discard(answer: asyncio.Future[Answer]) -> None:
+    if not answer.cancelled() and answer.exception() is None:
+        answer.result().close()

@@ -1,0 +1,100 @@
+"""Fetched files, kept as long as their servers allow, and fetched fairly between tenants."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+
+import anyio
+
+from server.errors import MediaKind
+from server.media.cache import ByteCache
+from server.media.fetch import Fetcher, Order, Reply
+from server.media.freshness import Freshness
+from server.media.sources import Remote
+
+OVERHEAD = 1024
+"""Bytes that an entry counts beside its body."""
+Key = tuple[str, MediaKind, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    body: bytes
+    freshness: Freshness
+
+    @property
+    def size(self) -> int:
+        return len(self.body) + OVERHEAD
+
+
+class RemoteFiles:
+    """Gets remote files. Belongs to one event loop; close it with `aclose`.
+
+    `cache_bytes` bounds what is kept, each tenant's apart: nobody learns by timing what another has fetched.
+    `per_tenant` bounds one tenant's fetches at once, so that one with slow hosts leaves room for the others.
+    """
+
+    def __init__(self, fetcher: Fetcher, *, cache_bytes: int, per_tenant: int) -> None:
+        self._fetcher = fetcher
+        self.cache: ByteCache[Key, _Kept] = ByteCache(cache_bytes, lambda kept: kept.size)
+        self._turns = _Turns(per_tenant)
+
+    async def get(self, remote: Remote, tenant: str, max_bytes: int, spend: Callable[[int], None]) -> bytes:
+        """The bytes of a remote file; `spend` is told of them as they arrive. Raises what `Fetcher.get` does."""
+        key = (tenant, remote.kind, remote.url)
+        kept = self.cache.get(key)
+        if kept is not None and len(kept.body) > max_bytes:
+            kept = None
+        if kept is not None and kept.freshness.until > time.monotonic():
+            spend(len(kept.body))
+            return kept.body
+        validators = tuple(kept.freshness.validators()) if kept is not None else ()
+        async with self._turns.turn(tenant):
+            reply = await self._fetcher.get(Order(remote, max_bytes, spend, validators))
+        return self._keep(key, kept, reply, spend)
+
+    def _keep(self, key: Key, kept: _Kept | None, reply: Reply, spend: Callable[[int], None]) -> bytes:
+        if reply.body is not None:
+            kept = _Kept(reply.body, reply.freshness)
+        elif kept is not None:
+            spend(len(kept.body))
+            kept = replace(kept, freshness=_renewed(kept.freshness, reply.freshness))
+        else:
+            raise AssertionError("a reply without a body to a question without validators")
+        if kept.freshness.worth_keeping:
+            self.cache.put(key, kept)
+        else:
+            self.cache.drop(key)
+        return kept.body
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._fetcher.aclose()
+
+
+def _renewed(old: Freshness, new: Freshness) -> Freshness:
+    """What holds after a 304, which need not repeat the validators."""
+    return replace(new, etag=new.etag or old.etag, last_modified=new.last_modified or old.last_modified)
+
+
+class _Turns:
+    """A semaphore for each tenant that has fetches under way."""
+
+    def __init__(self, each: int) -> None:
+        self._each = each
+        self._tenants: dict[str, tuple[anyio.Semaphore, list[None]]] = {}
+
+    @asynccontextmanager
+    async def turn(self, tenant: str) -> AsyncIterator[None]:
+        semaphore, here = self._tenants.setdefault(tenant, (anyio.Semaphore(self._each), []))
+        here.append(None)
+        try:
+            async with semaphore:
+                yield
+        finally:
+            here.pop()
+            if not here:
+                del self._tenants[tenant]

@@ -1,0 +1,124 @@
+"""Settings to a Preparer."""
+
+from __future__ import annotations
+
+import os
+
+import psutil
+
+from server.families.family import Family
+from server.media import worker
+from server.media.fetch import Fetcher, FetchLimits
+from server.media.files import Folders
+from server.media.frames import ClipLimits
+from server.media.limits import MIB, DecodeLimits, DocumentLimits, RequestLimits, WorkLimits
+from server.media.memory import MemoryBudget
+from server.media.pixels import PixelLimits
+from server.media.pool import WorkerPool
+from server.media.prepare import Preparer
+from server.media.remote import RemoteFiles
+from server.settings import Settings
+
+SHARE_OF_MEMORY = 4
+"""Prepared pictures at work may take one part in so many of the machine's memory."""
+SHARE_OF_FETCHES = 2
+"""One tenant may have one part in so many of all fetches."""
+
+
+def set_up_media(settings: Settings, family: Family, max_pixels: int, max_model_len: int) -> Preparer:
+    """A Preparer for a model; `max_pixels` is the most that its engine takes in a picture.
+
+    Raises ValueError, naming it, for a host, network or folder that cannot be used.
+    """
+    return Preparer(
+        _request_limits(settings, max_model_len),
+        work := _work_limits(settings, family, max_pixels, max_model_len),
+        pool=WorkerPool(
+            worker.main,
+            work,
+            worker.Bounds(settings.decode_memory_mib * MIB, settings.decode_timeout_s),
+            size=settings.decode_workers or len(os.sched_getaffinity(0)),
+            seconds=settings.decode_timeout_s,
+        ),
+        remote=RemoteFiles(
+            Fetcher(fetch_limits(settings)),
+            cache_bytes=settings.fetch_cache_mib * MIB,
+            per_tenant=max(1, settings.fetch_concurrency // SHARE_OF_FETCHES),
+        ),
+        folders=Folders(settings.media_folders),
+        memory=MemoryBudget(_memory(settings)),
+        cache_bytes=settings.media_cache_mib * MIB,
+    )
+
+
+def fetch_limits(settings: Settings) -> FetchLimits:
+    """What is fetched, and from where."""
+    return FetchLimits(
+        timeout_s=settings.fetch_timeout_s,
+        allowed_hosts=tuple(settings.fetch_allowed_hosts),
+        allowed_networks=tuple(settings.fetch_allowed_networks),
+        ports=tuple(settings.fetch_ports),
+        concurrency=settings.fetch_concurrency,
+    )
+
+
+def _request_limits(settings: Settings, max_model_len: int) -> RequestLimits:
+    return RequestLimits(
+        max_pictures=settings.max_pictures,
+        max_clips=settings.max_clips,
+        max_pages=settings.max_pages,
+        max_bytes={
+            "image": settings.max_picture_mib * MIB,
+            "video": settings.max_clip_mib * MIB,
+            "file": settings.max_document_mib * MIB,
+        },
+        max_request_bytes=settings.max_body_mib * MIB,
+        max_tokens=max_model_len,
+    )
+
+
+def _work_limits(settings: Settings, family: Family, max_pixels: int, max_model_len: int) -> WorkLimits:
+    ceiling = min(settings.max_pixels_ceiling or settings.max_pixels or max_pixels, max_pixels)
+    default = min(settings.max_pixels or max_pixels, ceiling)
+    pixels = PixelLimits(
+        min_pixels=min(settings.min_pixels or family.min_pixels, default),
+        max_pixels=default,
+        hard_max_pixels=ceiling,
+        factor=family.factor,
+        patch=family.patch_size,
+        max_ratio=settings.max_aspect_ratio,
+    )
+    return WorkLimits(
+        pixels=pixels,
+        decode=DecodeLimits(
+            max_pixels=settings.max_picture_megapixels * 1_000_000, scaled_decoding=settings.scaled_decoding
+        ),
+        clips=_clip_limits(settings, family, ceiling, max_model_len),
+        documents=DocumentLimits(max_pages=max(1, settings.max_pages), max_dpi=settings.max_page_dpi),
+    )
+
+
+def _clip_limits(settings: Settings, family: Family, ceiling: int, max_model_len: int) -> ClipLimits:
+    """qwen-vl-utils' own numbers, within what the model and its context take."""
+    own = ClipLimits()
+    highest = min(own.frame_max_pixels, family.max_frame_pixels, ceiling)
+    total = min(own.total_pixels, max_model_len * family.factor**2)
+    return ClipLimits(
+        frame_min_pixels=min(own.frame_min_pixels, highest),
+        frame_max_pixels=highest,
+        total_pixels=total,
+        min_frames=min(own.min_frames, settings.max_clip_frames),
+        max_frames=min(own.max_frames, settings.max_clip_frames),
+        hard_max_frames=settings.max_clip_frames,
+        hard_max_pixels=ceiling,
+        hard_total_pixels=total,
+        max_seconds=settings.max_clip_seconds,
+        factor=family.factor,
+        max_ratio=settings.max_aspect_ratio,
+    )
+
+
+def _memory(settings: Settings) -> int:
+    if settings.media_memory_mib:
+        return settings.media_memory_mib * MIB
+    return int(psutil.virtual_memory().total) // SHARE_OF_MEMORY

@@ -1,0 +1,119 @@
+"""What a decode worker does with a job. Runs in worker processes only: it imports torch, FFmpeg and PDFium.
+
+Nothing here waits, keeps anything from one job to the next, or knows the process around it.
+"""
+
+from __future__ import annotations
+
+import binascii
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from server.media.channel import Growing, Octets
+from server.media.decode import open_picture
+from server.media.frames import listed_frame_size
+from server.media.jobs import KIND_OF, ClipJob, Cut, Job, PagesJob, PictureJob
+from server.media.limits import WorkLimits, too_many_tokens
+from server.media.patches import cut_into
+from server.media.pdf import draw_pages
+from server.media.pixels import FRAMES, target_size
+from server.media.resize import resize
+from server.media.sources import bad_base64
+from server.media.video import decode_clip
+
+WHITESPACE = b" \t\r\n\f\v"
+
+
+def do(job: Job, files: memoryview, limits: WorkLimits, memory: Growing) -> list[Cut]:
+    """Decode the files of a job, which lie one after the other, and write its patches into `memory`.
+
+    Raises BadRequest and its kinds: see the functions that it calls. MemoryError where an allowed file needs more
+    memory than the worker may have.
+    """
+    data, start = [], 0
+    for file in job.files:
+        data.append(_bytes_of(files[start : start + file.size], job, file.base64))
+        start += file.size
+    return list(WAYS[type(job)](job, data, limits, memory))
+
+
+def _bytes_of(file: memoryview, job: Job, encoded: bool) -> bytes:
+    if not encoded:
+        return bytes(file)
+    try:
+        return binascii.a2b_base64(file, strict_mode=True)
+    except binascii.Error:
+        pass  # many clients wrap their lines
+    try:
+        return binascii.a2b_base64(bytes(file).translate(None, WHITESPACE), strict_mode=True)
+    except binascii.Error:
+        raise bad_base64(KIND_OF[type(job)], job.param) from None
+
+
+def _picture(job: PictureJob, data: list[bytes], limits: WorkLimits, memory: Growing) -> Iterator[Cut]:
+    picture = open_picture(data[0], limits.decode, param=job.param)
+    height, width = target_size(picture.height, picture.width, job.budget, limits.pixels, param=job.param)
+    _Room(job, limits).take(1, height, width)
+    frames = resize(picture.pixels(height, width), height, width)[np.newaxis]
+    yield Cut(cut_into(memory, frames, limits.pixels.patch), (picture.width, picture.height))
+
+
+def _clip(job: ClipJob, data: list[bytes], limits: WorkLimits, memory: Growing) -> Iterator[Cut]:
+    if job.is_file:
+        clip = decode_clip(data[0], job.choice, job.budget, limits.clips, param=job.param)
+        frames, original, fps = clip.frames, clip.original_size, clip.fps
+    else:
+        frames, original, fps = _listed_frames(job, data, limits)
+    _Room(job, limits).take(*frames.shape[:3])
+    yield Cut(cut_into(memory, frames, limits.pixels.patch), original, fps=fps)
+
+
+def _listed_frames(job: ClipJob, data: list[bytes], limits: WorkLimits) -> tuple[Octets, tuple[int, int], float]:
+    pictures = [open_picture(file, limits.decode, param=f"{job.param}[{number}]") for number, file in enumerate(data)]
+    sizes = [(picture.height, picture.width) for picture in pictures]
+    height, width = listed_frame_size(sizes, job.budget, job.choice, limits.clips, param=job.param)
+    _Room(job, limits).take(len(pictures), height, width)
+    frames = np.empty((len(pictures), height, width, 3), np.uint8)
+    for frame, picture in zip(frames, pictures, strict=True):
+        frame[...] = resize(picture.pixels(height, width), height, width)
+    fps = limits.clips.fps if job.choice.sample_fps is None else job.choice.sample_fps
+    return frames, (pictures[0].width, pictures[0].height), fps
+
+
+def _pages(job: PagesJob, data: list[bytes], limits: WorkLimits, memory: Growing) -> Iterator[Cut]:
+    room = _Room(job, limits)
+    whole: list[tuple[int, int]] = []
+
+    def fit(height: int, width: int) -> tuple[int, int]:
+        whole.append((width, height))
+        size = target_size(height, width, job.budget, limits.pixels, param=job.param)
+        room.take(1, *size)
+        return size
+
+    for number, pixels in draw_pages(data[0], job.pages, job.dpi, limits.documents, param=job.param, fit=fit):
+        yield Cut(cut_into(memory, pixels[np.newaxis], limits.pixels.patch), whole[-1], page=number)
+
+
+class _Room:
+    """What is left of the prompt for a job, so that nothing is resized that cannot be shown."""
+
+    def __init__(self, job: Job, limits: WorkLimits) -> None:
+        self._most = job.max_tokens
+        self._left = job.max_tokens * limits.pixels.factor**2
+
+    def take(self, frames: int, height: int, width: int) -> None:
+        """Raises ContextLengthExceeded where so many frames do not fit."""
+        self._left -= math.ceil(frames / FRAMES) * height * width
+        if self._left < 0:
+            raise too_many_tokens(self._most)
+
+
+WAYS: dict[type[Job], Callable[[Any, list[bytes], WorkLimits, Growing], Iterator[Cut]]] = {
+    PictureJob: _picture,
+    ClipJob: _clip,
+    PagesJob: _pages,
+}
+"""How each kind of job is done."""
