@@ -8,89 +8,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic import BeforeValidator, Field
 
-
-class Wire(BaseModel):
-    """Base of request types: strict about types as JSON has them, tolerant of fields nobody knows."""
-
-    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
-
+from server.protocol.content import ContentParts
+from server.protocol.media_defaults import MediaIoKwargs, MmProcessorKwargs
+from server.protocol.wire import Wire
 
 MAX_MESSAGES = 4096
-MAX_PARTS = 2048
-"""Of a request and of a message. Each costs validation on the event loop; no context holds more of any use."""
-
-Pixels = Annotated[int, Field(ge=1, le=1 << 40, description="Pixels, as in qwen-vl-utils.")] | None
-
-
-class PixelControls(Wire):
-    """Per-picture size controls, named and meant as in qwen-vl-utils."""
-
-    min_pixels: Pixels = None
-    max_pixels: Pixels = None
-    resized_height: Pixels = None
-    resized_width: Pixels = None
-
-
-class TextPart(Wire):
-    """A piece of text."""
-
-    type: Literal["text"]
-    text: str
-
-
-class ImageUrl(Wire):
-    """Where a picture is: an http(s) URL or a data URL."""
-
-    url: str
-    detail: Literal["auto", "low", "high", "original"] | None = None
-
-
-class ImageUrlPart(PixelControls):
-    """A picture, as OpenAI's clients write it."""
-
-    type: Literal["image_url"]
-    image_url: ImageUrl
-
-
-class ImagePart(PixelControls):
-    """A picture, as qwen-vl-utils' users write it: `{"type": "image", "image": "data:image;base64,..."}`."""
-
-    type: Literal["image"]
-    image: str
-
-
-class UnknownPart(Wire):
-    """Any other kind of part; refused by the translation with a message that names the known kinds."""
-
-    type: Any = None
-
-
-PARTS = {"text": "part:text", "image_url": "part:image_url", "image": "part:image"}
-"""Known content parts and their tags. The prefix keeps tags apart from field names in error locations."""
-
-
-def _tag(value: Any) -> str:
-    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
-    return PARTS.get(kind, "part:unknown") if isinstance(kind, str) else "part:unknown"
-
-
-ContentPart = Annotated[
-    Annotated[TextPart, Tag("part:text")]
-    | Annotated[ImageUrlPart, Tag("part:image_url")]
-    | Annotated[ImagePart, Tag("part:image")]
-    | Annotated[UnknownPart, Tag("part:unknown")],
-    Discriminator(_tag),
-]
-
-
-def _as_parts(value: Any) -> Any:
-    """A plain string is a single text part, so that there is one form to translate and one form of error paths."""
-    return [{"type": "text", "text": value}] if isinstance(value, str) else value
-
-
-ContentParts = Annotated[list[ContentPart], Field(max_length=MAX_PARTS, fail_fast=True), BeforeValidator(_as_parts)]
+"""Of a request. Each costs validation on the event loop; no context holds more of any use."""
 
 
 class ChatMessage(Wire):
@@ -133,3 +58,14 @@ class ChatCompletionRequest(Wire):
     n: Annotated[int, Field(ge=1, le=128)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    mm_processor_kwargs: MmProcessorKwargs | None = Field(
+        None, description="Sizes and frames for all media of this request that name none themselves, as in vLLM."
+    )
+    media_io_kwargs: MediaIoKwargs | None = Field(
+        None, description="How media of this request are decoded that say nothing themselves, as in vLLM."
+    )
+    return_media_info: bool | None = Field(
+        None,
+        description="Tell in `media_info` (of the reply, or of the first chunk) what became of each picture, clip and "
+        "page: its sizes in pixels and its tokens, and of a clip its frames.",
+    )

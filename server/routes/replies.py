@@ -1,4 +1,4 @@
-"""Kinds of replies that several routes share."""
+"""Reading bodies and writing replies, as several routes do."""
 
 from __future__ import annotations
 
@@ -32,6 +32,11 @@ def error_response(error: ApiError) -> Response:
     return Response(
         orjson.dumps(error.body()), status_code=error.status, headers=error.headers(), media_type="application/json"
     )
+
+
+async def read_body(request: Request) -> bytes:
+    """The body, which the request does not keep: it may be large, and the reply may take minutes."""
+    return b"".join([piece async for piece in request.stream()])
 
 
 async def unless_gone(request: Request, work: Awaitable[T]) -> T:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from server.settings.table import ACTIONS, PROGRAM, Group, Settings, env_of, flag_of
+from server.settings.table import ACTIONS, PROGRAM, Group, Port, Settings, env_of, flag_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,8 @@ def _default(field: FieldInfo) -> str:
         return str(_extra(field, "unset"))
     if isinstance(value, bool):
         return "on" if value else "off"
+    if isinstance(value, list):
+        return ",".join(map(str, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -86,6 +88,8 @@ def allowed_values(field: FieldInfo) -> str:
         return "one of " + ", ".join(get_args(kind))
     if kind in (int, float):
         return f"a {'whole ' if kind is int else ''}number {_bounds(field)}".rstrip()
+    if kind == list[Port]:
+        return f"a list of port numbers {_bounds(get_args(Port)[1])}, separated by commas"
     words = {bool: "true or false", list: "a list, separated by commas", dict: "a JSON object", Path: "a path"}
     return words.get(get_origin(kind) or kind, "text")
 

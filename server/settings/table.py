@@ -35,7 +35,18 @@ ENV_PREFIX = "AIN_"
 MIN_KEY_LENGTH = 22
 """128 bits need 22 characters in base64: what is shorter can be guessed."""
 
-Group = Literal["Model", "Network", "Keys", "Engine", "Limits", "Start-up and logs"]
+Group = Literal[
+    "Model",
+    "Network",
+    "Keys",
+    "Engine",
+    "Limits",
+    "Pictures",
+    "Clips and documents",
+    "Fetching",
+    "Decoding",
+    "Start-up and logs",
+]
 
 ACTIONS = {
     "--help": "Show this list and exit.",
@@ -83,6 +94,9 @@ ApiKey = Annotated[SecretStr, Field(min_length=MIN_KEY_LENGTH)]
 Secrets = Annotated[list[ApiKey], NoDecode, BeforeValidator(_split_commas)]
 JsonObject = Annotated[dict[str, Any], NoDecode, BeforeValidator(parse_json)]
 UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
+Folders = Annotated[list[UserPath], NoDecode, BeforeValidator(_split_commas)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Ports = Annotated[list[Port], NoDecode, Field(min_length=1), BeforeValidator(_split_commas)]
 LogLevel = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)]
 
 
@@ -243,45 +257,17 @@ class Settings(BaseSettings):
         le=100_000,
     )
     max_choices: int = _setting("Limits", 8, "The largest n, the answers that one request may ask for.", ge=1, le=128)
-    max_body_mib: int = _setting("Limits", 64, "The largest request body in MiB.", metavar="MIB", ge=1, le=4096)
+    max_body_mib: int = _setting(
+        "Limits",
+        64,
+        "The largest request body in MiB, and the most that all pictures, clips and documents of a request may hold "
+        "together, those that are fetched too.",
+        metavar="MIB",
+        ge=1,
+        le=4096,
+    )
     body_timeout_s: float = _setting(
         "Limits", 60.0, "How long a client may take to send its request body.", gt=0, le=3600
-    )
-    max_pictures: int = _setting("Limits", 16, "How many pictures one request may hold.", ge=0, le=1000)
-    max_picture_mib: int = _setting(
-        "Limits", 20, "The largest picture in MiB, as sent or downloaded.", metavar="MIB", ge=1, le=4096
-    )
-    max_picture_megapixels: int = _setting(
-        "Limits", 100, "The largest picture in millions of pixels, once decoded.", metavar="MEGAPIXELS", ge=1, le=1000
-    )
-    min_pixels: int | None = _setting(
-        "Limits",
-        None,
-        "Smaller pictures are enlarged to this many pixels.",
-        unset="the model's",
-        metavar="PIXELS",
-        ge=784,
-        le=100_000_000,
-    )
-    max_pixels: int | None = _setting(
-        "Limits",
-        None,
-        "Larger pictures are reduced to this many pixels: fewer cost less and show less.",
-        unset="the model's",
-        metavar="PIXELS",
-        ge=784,
-        le=100_000_000,
-    )
-    fetch_timeout_s: float = _setting(
-        "Limits", 10.0, "How long fetching a picture from its address may take.", gt=0, le=3600
-    )
-    fetch_allowed_hosts: Texts = _setting(
-        "Limits",
-        [],
-        "Hosts, as NAME or NAME:PORT, from which pictures are fetched although they are not public, such as an image "
-        "store of your own.",
-        unset="public hosts only",
-        metavar="HOST",
     )
     default_max_tokens: int | None = _setting(
         "Limits",
@@ -298,8 +284,170 @@ class Settings(BaseSettings):
         ge=0,
         le=86_400,
     )
-    decode_threads: int | None = _setting(
-        "Limits", None, "How many pictures are decoded at the same time.", unset="one for each CPU core", ge=1, le=1024
+
+    # ---- Pictures
+    max_pictures: int = _setting("Pictures", 16, "How many pictures one request may hold.", ge=0, le=1000)
+    max_picture_mib: int = _setting(
+        "Pictures", 20, "The largest picture in MiB, as sent or downloaded.", metavar="MIB", ge=1, le=4096
+    )
+    max_picture_megapixels: int = _setting(
+        "Pictures", 100, "The largest picture in millions of pixels, once decoded.", metavar="MEGAPIXELS", ge=1, le=1000
+    )
+    max_aspect_ratio: int = _setting(
+        "Pictures",
+        200,
+        "How many times its short side the long side of a picture may be. The model family takes 200 at most.",
+        ge=2,
+        le=200,
+    )
+    min_pixels: int | None = _setting(
+        "Pictures",
+        None,
+        "Smaller pictures are enlarged to this many pixels, unless a request asks otherwise.",
+        unset="the model's",
+        metavar="PIXELS",
+        ge=784,
+        le=100_000_000,
+    )
+    max_pixels: int | None = _setting(
+        "Pictures",
+        None,
+        "Larger pictures are reduced to this many pixels, unless a request asks otherwise: fewer cost less and show "
+        "less.",
+        unset="the model's",
+        metavar="PIXELS",
+        ge=784,
+        le=100_000_000,
+    )
+    max_pixels_ceiling: int | None = _setting(
+        "Pictures",
+        None,
+        "The most pixels that a request may ask for in a picture, a page or a frame.",
+        unset="max_pixels if that is set, else the model's",
+        metavar="PIXELS",
+        ge=784,
+        le=100_000_000,
+    )
+
+    # ---- Clips and documents
+    max_clips: int = _setting("Clips and documents", 4, "How many clips one request may hold.", ge=0, le=1000)
+    max_clip_mib: int = _setting(
+        "Clips and documents",
+        48,
+        "The largest clip in MiB, as sent or downloaded. In base64 it takes a third more of the request body.",
+        metavar="MIB",
+        ge=1,
+        le=4096,
+    )
+    max_clip_seconds: float = _setting(
+        "Clips and documents",
+        600.0,
+        "The longest clip that a request may hold.",
+        metavar="SECONDS",
+        gt=0,
+        le=86_400,
+    )
+    max_clip_frames: int = _setting(
+        "Clips and documents", 768, "How many frames of a clip a request may ask for.", ge=2, le=100_000
+    )
+    max_pages: int = _setting(
+        "Clips and documents", 16, "How many pages the documents of one request may have together.", ge=0, le=1000
+    )
+    max_document_mib: int = _setting(
+        "Clips and documents", 32, "The largest document in MiB, as sent or downloaded.", metavar="MIB", ge=1, le=4096
+    )
+    max_page_dpi: int = _setting(
+        "Clips and documents", 300, "The most dots an inch at which a page is drawn.", metavar="DPI", ge=18, le=2400
+    )
+
+    # ---- Fetching
+    fetch_timeout_s: float = _setting(
+        "Fetching", 10.0, "How long fetching a picture, clip or document from its address may take.", gt=0, le=3600
+    )
+    fetch_allowed_hosts: Texts = _setting(
+        "Fetching",
+        [],
+        "Hosts, as NAME or NAME:PORT, from which files are fetched although they are not public, such as an image "
+        "store of your own.",
+        unset="public hosts only",
+        metavar="HOST",
+    )
+    fetch_allowed_networks: Texts = _setting(
+        "Fetching",
+        [],
+        "Networks from which files are fetched although they are not public, such as 10.1.0.0/16.",
+        unset="public addresses only",
+        metavar="NETWORK",
+    )
+    fetch_ports: Ports = _setting(
+        "Fetching",
+        [80, 443],
+        "The ports from which files are fetched; hosts that are allowed by name may have others.",
+        metavar="PORT",
+    )
+    fetch_concurrency: int = _setting("Fetching", 32, "How many files are fetched at once.", ge=1, le=10_000)
+    fetch_cache_mib: int = _setting(
+        "Fetching",
+        64,
+        "Memory in MiB for fetched files, kept for as long as their host allows; 0 keeps none.",
+        metavar="MIB",
+        ge=0,
+        le=1_048_576,
+    )
+    media_folders: Folders = _setting(
+        "Fetching",
+        [],
+        "Folders of this machine whose files requests may name with file:// URLs. Every caller can then have each of "
+        "these files read.",
+        metavar="FOLDER",
+    )
+
+    # ---- Decoding
+    decode_workers: int | None = _setting(
+        "Decoding",
+        None,
+        "How many processes decode pictures, clips and documents.",
+        unset="one for each CPU core",
+        ge=1,
+        le=1024,
+    )
+    decode_timeout_s: float = _setting(
+        "Decoding",
+        20.0,
+        "How long decoding one picture, clip or document may take; its process is then ended.",
+        gt=0,
+        le=3600,
+    )
+    decode_memory_mib: int = _setting(
+        "Decoding",
+        2048,
+        "Memory in MiB that a decoding process may use on top of what it starts with.",
+        metavar="MIB",
+        ge=64,
+        le=1_048_576,
+    )
+    scaled_decoding: bool = _setting(
+        "Decoding",
+        True,
+        "Decode JPEG pictures that are to be much smaller at a reduced scale: several times quicker, with pixels that "
+        "differ a little.",
+    )
+    media_memory_mib: int | None = _setting(
+        "Decoding",
+        None,
+        "Memory in MiB for all pictures, clips and pages that are being prepared at once; what does not fit waits.",
+        unset="a quarter of the machine's memory",
+        metavar="MIB",
+        ge=64,
+        le=16_777_216,
+    )
+    media_cache_mib: int = _setting(
+        "Decoding",
+        512,
+        "Memory in MiB for prepared pictures, kept in case the same are sent again; 0 keeps none.",
+        metavar="MIB",
+        ge=0,
+        le=1_048_576,
     )
 
     # ---- Start-up and logs
@@ -369,6 +517,26 @@ class Settings(BaseSettings):
             raise ValueError(f"there is no file {path}")
         return path
 
+    @field_validator("media_folders")
+    @classmethod
+    def _folders_are_there(cls, folders: list[Path]) -> list[Path]:
+        for folder in folders:
+            if not folder.is_dir():
+                raise ValueError(f"there is no folder {folder}")
+            if folder.resolve() == Path(folder.anchor or "/"):
+                raise ValueError("would open every file of this machine: name a folder that holds media only")
+        return [folder.absolute() for folder in folders]
+
+    @field_validator("fetch_allowed_networks")
+    @classmethod
+    def _networks_are_readable(cls, networks: list[str]) -> list[str]:
+        for network in networks:
+            try:
+                ipaddress.ip_network(network, strict=False)
+            except ValueError:
+                raise ValueError(f"{network} is not an address or a network such as 10.1.0.0/16") from None
+        return networks
+
     @field_validator("engine_args")
     @classmethod
     def _engine_names(cls, args: dict[str, Any]) -> dict[str, Any]:
@@ -389,8 +557,14 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _numbers_agree(self) -> Self:
-        if self.min_pixels and self.max_pixels and self.min_pixels > self.max_pixels:
-            raise _conflict("min_pixels", f"{self.min_pixels} is more than max_pixels, {self.max_pixels}")
+        for low, high in (
+            ("min_pixels", "max_pixels"),
+            ("min_pixels", "max_pixels_ceiling"),
+            ("max_pixels", "max_pixels_ceiling"),
+        ):
+            least, most = getattr(self, low), getattr(self, high)
+            if least and most and least > most:
+                raise _conflict(low, f"{least} is more than {high}, {most}")
         if self.node_rank >= self.nnodes:
             raise _conflict("node_rank", f"{self.node_rank} must be less than nnodes, {self.nnodes}")
         return self

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 import orjson
 
-from server.core import Event, Finished, TextDelta, Usage
+from server.core import Event, Finished, MediaFact, TextDelta, Usage
 from server.errors import ApiError, InternalError
 from server.inference import Answer
 from server.translate import sse
+from server.translate.media_info import media_info
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +27,9 @@ class ReplyHead:
     created: int = field(default_factory=lambda: int(time.time()))
 
 
-def completion(head: ReplyHead, answer: Answer) -> bytes:
-    """A `chat.completion` object as JSON."""
+def completion(head: ReplyHead, answer: Answer, *, with_media: bool = False) -> bytes:
+    """A `chat.completion` object as JSON; `with_media` adds what became of the request's media."""
+    media = {"media_info": media_info(answer.media)} if with_media else {}
     return orjson.dumps(
         {
             "id": head.id,
@@ -46,6 +48,7 @@ def completion(head: ReplyHead, answer: Answer) -> bytes:
             "usage": usage_object(answer.usage),
             "service_tier": "default",
             "system_fingerprint": None,
+            **media,
         }
     )
 
@@ -63,8 +66,11 @@ def usage_object(usage: Usage) -> dict[str, object]:
 class ChunkWriter:
     """Writes `chat.completion.chunk` frames. All that is equal in every chunk is composed once, not per token."""
 
-    def __init__(self, head: ReplyHead, n: int, *, include_usage: bool) -> None:
+    def __init__(
+        self, head: ReplyHead, n: int, *, include_usage: bool, media: Sequence[MediaFact] | None = None
+    ) -> None:
         self.id = head.id
+        self._media = media
         start = orjson.dumps(
             {"id": head.id, "object": "chat.completion.chunk", "created": head.created, "model": head.model}
         )[:-1]
@@ -76,10 +82,11 @@ class ChunkWriter:
         self._usage_start = start + b',"choices":[],"usage":'
 
     def opening(self) -> bytes:
-        """The role of every choice, in index order, once."""
-        return b"".join(
-            sse.frame(start + b'{"role":"assistant","content":""' + self._content_tail) for start in self._starts
-        )
+        """The role of every choice, in index order, once; the first of these chunks tells about media if asked to."""
+        chunks = [start + b'{"role":"assistant","content":""' + self._content_tail for start in self._starts]
+        if self._media is not None:
+            chunks[0] = chunks[0][:-1] + b',"media_info":' + orjson.dumps(media_info(self._media)) + b"}"
+        return b"".join(sse.frame(chunk) for chunk in chunks)
 
     def write(self, event: Event) -> bytes:
         """The frame of one event; empty where the wire has nothing to say."""

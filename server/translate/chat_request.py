@@ -6,18 +6,21 @@ import logging
 import unicodedata
 from collections.abc import Iterator
 
-from server.core import Conversation, Message, PictureSource, PixelBudget, Role, Sampling
+from server.core import Conversation, Message, Role, Sampling, Source
 from server.errors import BadRequest, UnsupportedParameter
-from server.protocol.chat import (
+from server.protocol.chat import ChatCompletionRequest, ChatMessage
+from server.protocol.content import (
     PARTS,
-    ChatCompletionRequest,
-    ChatMessage,
     ContentPart,
+    FilePart,
     ImagePart,
     ImageUrlPart,
-    PixelControls,
     TextPart,
+    VideoPart,
+    VideoUrlPart,
 )
+from server.translate.media_defaults import MediaDefaults
+from server.translate.media_parts import LOW_DETAIL_PIXELS, MediaParts
 
 log = logging.getLogger(__name__)
 
@@ -48,9 +51,7 @@ HARMLESS: dict[str, tuple[object, ...]] = {
     "logit_bias": ({},),
     "logprob_token_ids": ([],),
     "logprobs": (False,),
-    "media_io_kwargs": ({},),
     "min_tokens": (0,),
-    "mm_processor_kwargs": ({},),
     "modalities": (["text"],),
     "prompt_logprobs": (),
     "repetition_detection": (),
@@ -76,8 +77,10 @@ MAX_STOPS = 4
 MAX_STOP_CHARACTERS = 1024
 
 
-def to_conversation(body: ChatCompletionRequest, request_id: str, max_choices: int) -> Conversation:
-    """Translate a validated body.
+def to_conversation(
+    body: ChatCompletionRequest, request_id: str, max_choices: int, low_pixels: int = LOW_DETAIL_PIXELS
+) -> Conversation:
+    """Translate a validated body; `low_pixels` is the most that a picture with low detail may have.
 
     Raises:
         BadRequest: what pydantic cannot judge; `param` names the field.
@@ -88,7 +91,8 @@ def to_conversation(body: ChatCompletionRequest, request_id: str, max_choices: i
         raise BadRequest("'stream_options' is only allowed when 'stream' is true.", param="stream_options")
     if body.n is not None and body.n > max_choices:
         raise BadRequest(f"Invalid 'n': this server allows at most {max_choices} choices.", param="n")
-    messages = tuple(_message(message, f"messages[{index}]") for index, message in enumerate(body.messages))
+    media = MediaParts(MediaDefaults(body.mm_processor_kwargs, body.media_io_kwargs), low_pixels)
+    messages = tuple(_message(message, f"messages[{index}]", media) for index, message in enumerate(body.messages))
     return Conversation(request_id, messages, _sampling(body))
 
 
@@ -102,7 +106,7 @@ def _refuse_unsupported(body: ChatCompletionRequest, request_id: str) -> None:
             raise UnsupportedParameter(f"'{name}' is not supported by this server.", param=name)
 
 
-def _message(message: ChatMessage, where: str) -> Message:
+def _message(message: ChatMessage, where: str, media: MediaParts) -> Message:
     if message.role not in ROLES:
         raise UnsupportedParameter(f"Messages with role '{message.role}' are not supported.", param=f"{where}.role")
     for name in ("tool_calls", "function_call"):
@@ -114,28 +118,26 @@ def _message(message: ChatMessage, where: str) -> Message:
             param=f"{where}.content",
             code="missing_required_parameter",
         )
-    return Message(ROLES[message.role], tuple(_parts(message.content or [], f"{where}.content")))
+    return Message(ROLES[message.role], tuple(_parts(message.content or [], f"{where}.content", media)))
 
 
-def _parts(parts: list[ContentPart], where: str) -> Iterator[str | PictureSource]:
+def _parts(parts: list[ContentPart], where: str, media: MediaParts) -> Iterator[str | Source]:
     for index, part in enumerate(parts):
         here = f"{where}[{index}]"
         match part:
             case TextPart():
                 yield part.text
-            case ImageUrlPart():
-                yield PictureSource(part.image_url.url, f"{here}.image_url.url", _budget(part))
-            case ImagePart():
-                yield PictureSource(part.image, f"{here}.image", _budget(part))
+            case ImageUrlPart() | ImagePart():
+                yield media.picture(part, here)
+            case VideoUrlPart() | VideoPart():
+                yield media.clip(part, here)
+            case FilePart():
+                yield media.document(part, here)
             case _:
                 known = ", ".join(f"'{name}'" for name in PARTS)
                 raise BadRequest(
                     f"Invalid '{here}.type': the supported content parts are {known}.", param=f"{here}.type"
                 )
-
-
-def _budget(part: PixelControls) -> PixelBudget:
-    return PixelBudget(part.min_pixels, part.max_pixels, part.resized_height, part.resized_width)
 
 
 def _sampling(body: ChatCompletionRequest) -> Sampling:

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from server.errors import BadRequest
+from server.protocol.wire import TAG
 
 Request = TypeVar("Request", bound=BaseModel)
 
@@ -58,7 +59,7 @@ def path(location: tuple[int | str, ...]) -> str:
     for step in location:
         if isinstance(step, int):
             written += f"[{step}]"
-        elif not step.startswith("part:"):
+        elif not step.startswith(TAG):
             written += f".{step}" if written else step
     return written
 

@@ -120,7 +120,7 @@ def open_house(script: Script | None = None, *, up: bool = True, **settings: Any
             house = House(port, engine, app.state.services, http, events.failures)
             assert eventually(lambda: server.started, 10)
             if up:
-                assert eventually(lambda: house.services.not_ready_because() is None, 10)
+                assert eventually(lambda: house.services.not_ready_because() is None, 60)  # the first imports torch
                 engine.requests.clear()  # the warm-up's
             yield house
     finally:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from server.core import Conversation, PictureSource
+from server.engine.scripted import Script
+from server.protocol.chat import ChatCompletionRequest
 from tests.api.gallery import Gallery
 from tests.api.house import (
     BLUE,
@@ -15,6 +19,7 @@ from tests.api.house import (
     RED,
     YELLOW,
     House,
+    body,
     data_url,
     error_of,
     image_url,
@@ -209,3 +214,14 @@ def test_the_operators_limits_of_a_picture_hold() -> None:
         assert error_of(house.ask([image_url(png(Image.fromarray(noise)))]), 400)["code"] == "image_file_too_large"
         assert error_of(house.ask([image_url(plain(RED, 1100, 1000))]), 400)["code"] == "image_too_large"
         assert house.ask([image_url(plain(RED, 900, 900))]).status_code == 200
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_nothing_of_a_request_is_kept_while_its_answer_is_made(house: House, stream: bool) -> None:
+    """Bodies are megabytes and answers take minutes: what was asked is dropped once the engine has it."""
+    house.engine.script = Script(stall_after=1)
+    with house.raw_chat(body([image_url(plain(RED))], stream=stream)):
+        assert eventually(lambda: house.engine.running == 1)
+        kinds = (Conversation, ChatCompletionRequest, PictureSource)
+        assert eventually(lambda: not [one for one in gc.get_objects() if type(one) in kinds])
+        assert house.engine.running == 1

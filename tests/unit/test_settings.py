@@ -6,11 +6,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from pydantic import ValidationError
 
 from server.admission import keys
+from server.media.addresses import AllowList
 from server.settings import (
     MIN_KEY_LENGTH,
     SettingRow,
@@ -21,6 +23,7 @@ from server.settings import (
     is_loopback,
     load_settings,
 )
+from server.settings.table import Group
 
 KEY = "a-key-of-enough-characters"
 
@@ -81,6 +84,31 @@ def test_every_number_is_bounded() -> None:
 def test_groups_are_not_scattered() -> None:
     groups = [row.group for row in describe()]
     assert groups == sorted(groups, key=list(dict.fromkeys(groups)).index)
+
+
+def test_media_have_groups_of_their_own() -> None:
+    groups = list(dict.fromkeys(row.group for row in describe()))
+    assert groups[4:] == ["Limits", "Pictures", "Clips and documents", "Fetching", "Decoding", "Start-up and logs"]
+    assert groups == list(get_args(Group))
+
+
+def test_every_kind_of_media_is_limited_by_default_and_no_file_of_this_machine_is_open() -> None:
+    settings = Settings()
+    assert (settings.max_pictures, settings.max_clips, settings.max_pages) == (16, 4, 16)
+    assert (settings.max_picture_mib, settings.max_clip_mib, settings.max_document_mib) == (20, 48, 32)
+    assert (settings.max_clip_seconds, settings.max_clip_frames, settings.max_page_dpi) == (600, 768, 300)
+    assert (settings.decode_timeout_s, settings.decode_memory_mib, settings.max_aspect_ratio) == (20, 2048, 200)
+    assert (settings.fetch_ports, settings.fetch_concurrency) == ([80, 443], 32)
+    assert (settings.media_folders, settings.fetch_allowed_hosts, settings.fetch_allowed_networks) == ([], [], [])
+    assert (settings.media_cache_mib, settings.fetch_cache_mib) == (512, 64)
+    left_to_the_server = (settings.max_pixels_ceiling, settings.decode_workers, settings.media_memory_mib)
+    assert left_to_the_server == (None, None, None)
+    assert settings.scaled_decoding
+
+
+def test_one_file_of_each_kind_fits_among_all_files_of_a_request() -> None:
+    settings = Settings()
+    assert max(settings.max_picture_mib, settings.max_clip_mib, settings.max_document_mib) <= settings.max_body_mib
 
 
 def test_the_bundled_model_is_served_on_this_machine_by_default() -> None:
@@ -146,6 +174,56 @@ def test_lists_are_repeated_flags_or_commas_or_toml_lists(tmp_path: Path, monkey
     assert load_settings(["--config", config]).cors_origins == ["https://example.org"]
 
 
+def test_ports_are_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings(["--fetch-ports", "80,8080", "--fetch-ports", "9000"]).fetch_ports == [80, 8080, 9000]
+    assert load_settings(["--config", write(tmp_path, "fetch_ports = [81]")]).fetch_ports == [81]
+    monkeypatch.setenv("AIN_FETCH_PORTS", "82, 83")
+    assert load_settings([]).fetch_ports == [82, 83]
+    [row] = [row for row in describe() if row.name == "fetch_ports"]
+    assert (row.flag, row.default) == ("--fetch-ports PORT", "80,443")
+
+
+@pytest.mark.parametrize("value", ["80,x", "0", "65536", ",", "1.5"])
+def test_what_is_no_port_is_told_what_a_port_is(value: str) -> None:
+    wanted = "a list of port numbers from 1 to 65535, separated by commas"
+    assert problems("--fetch-ports", value) == [f"--fetch-ports: {value!r} must be {wanted}"]
+
+
+@pytest.mark.parametrize("name", ["min_pixels", "max_pixels"])
+def test_no_default_is_above_the_ceiling(name: str) -> None:
+    flag = "--" + name.replace("_", "-")
+    assert problems(flag, "4000", "--max-pixels-ceiling", "3000") == [
+        f"{flag}: 4000 is more than max_pixels_ceiling, 3000"
+    ]
+    assert load_settings([flag, "3000", "--max-pixels-ceiling", "3000"]).max_pixels_ceiling == 3000
+
+
+def test_networks_are_those_that_the_fetcher_reads() -> None:
+    networks = ["10.1.0.0/16", "10.1.2.3/16", "192.168.1.4", "fd00::/8"]
+    assert load_settings(["--fetch-allowed-networks", ",".join(networks)]).fetch_allowed_networks == networks
+    AllowList.parse([], networks)
+    [line] = problems("--fetch-allowed-networks", "10.1/x")
+    assert line == "--fetch-allowed-networks: 10.1/x is not an address or a network such as 10.1.0.0/16"
+
+
+def test_folders_for_media_are_there_and_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    settings = load_settings(["--media-folders", f"{tmp_path}/a,~/b", "--media-folders", "a"])
+    assert settings.media_folders == [tmp_path / "a", tmp_path / "b", tmp_path / "a"]
+    config = write(tmp_path, 'media_folders = ["a"]')
+    assert load_settings(["--config", config]).media_folders == [tmp_path / "a"]
+
+
+def test_the_root_is_no_folder_for_media_under_any_name(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("/")
+    for root in ("/", "/tmp/..", str(tmp_path / "link")):
+        [line] = problems("--media-folders", root)
+        assert line.startswith("--media-folders: would open every file of this machine")
+
+
 def test_a_home_folder_is_understood_in_paths(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     settings = load_settings(["--model", "~/AIN", "--log-file", "~/log"])
@@ -201,6 +279,10 @@ def test_all_problems_come_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         (["--root-path", "ain"], "--root-path: must begin with /"),
         (["--api-keys-file", "/none"], "--api-keys-file: there is no file /none"),
         (["--min-pixels", "4000", "--max-pixels", "3000"], "--min-pixels: 4000 is more than max_pixels, 3000"),
+        (["--max-aspect-ratio", "201"], "--max-aspect-ratio: '201' must be a whole number from 2 to 200"),
+        (["--media-folders", "/none"], "--media-folders: there is no folder /none"),
+        (["--media-folders", "/etc/passwd"], "--media-folders: there is no folder /etc/passwd"),
+        (["--decode-threads", "2"], "--decode-threads: unknown flag; did you mean --decode-workers?"),
         (["--node-rank", "2", "--nnodes", "2"], "--node-rank: 2 must be less than nnodes, 2"),
     ],
 )  # fmt: skip

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from server.core import Event, Finished, FinishReason, TextDelta, Usage
+from server.core import Event, Finished, FinishReason, MediaFact, TextDelta, Usage
 from server.errors import EngineDied
 from server.inference import Answer, Choice
 from server.translate.chat_reply import ChunkWriter, ReplyHead, chunks, completion
@@ -85,6 +85,71 @@ def test_a_whole_reply_is_one_that_the_sdk_takes(said: list[tuple[str, FinishRea
     assert (reply.id, reply.model, reply.created) == (HEAD.id, HEAD.model, HEAD.created)
     assert reply.usage is not None
     assert reply.usage.total_tokens == 7
+
+
+# ---- What became of media
+
+FACTS = (
+    MediaFact("messages[0].content[0].image", "image", (1920, 1080), (1316, 728), 1222),
+    MediaFact('messages[0].content[1]."نموذج"', "page", (2480, 3508), (840, 1176), 1260, page=7),
+    MediaFact("messages[1].content[0].video", "video", (720, 405), (504, 280), 1800, frames=20, fps=1.5),
+)
+INFO = [
+    {
+        "param": "messages[0].content[0].image",
+        "type": "image",
+        "original_size": {"width": 1920, "height": 1080},
+        "resized_size": {"width": 1316, "height": 728},
+        "tokens": 1222,
+    },
+    {
+        "param": 'messages[0].content[1]."نموذج"',
+        "type": "page",
+        "original_size": {"width": 2480, "height": 3508},
+        "resized_size": {"width": 840, "height": 1176},
+        "tokens": 1260,
+        "page": 7,
+    },
+    {
+        "param": "messages[1].content[0].video",
+        "type": "video",
+        "original_size": {"width": 720, "height": 405},
+        "resized_size": {"width": 504, "height": 280},
+        "tokens": 1800,
+        "frames": 20,
+        "fps": 1.5,
+    },
+]
+
+
+@pytest.mark.parametrize(("facts", "info"), [(FACTS, INFO), ((), [])], ids=["some", "none"])
+def test_a_reply_tells_what_became_of_media_when_asked_to(facts: tuple[MediaFact, ...], info: list[Any]) -> None:
+    answer = Answer((Choice("a"),), Usage(3, 4), facts)
+    asked = orjson.loads(completion(HEAD, answer, with_media=True))
+    assert asked.pop("media_info") == info
+    assert asked == orjson.loads(completion(HEAD, answer))
+    ChatCompletion.model_validate(asked | {"media_info": info}, strict=True)
+
+
+@pytest.mark.parametrize("include_usage", [False, True])
+@pytest.mark.parametrize("n", [1, 3])
+def test_the_first_chunk_tells_what_became_of_media_when_asked_to(n: int, include_usage: bool) -> None:
+    plain = ChunkWriter(HEAD, n, include_usage=include_usage)
+    asked = ChunkWriter(HEAD, n, include_usage=include_usage, media=FACTS)
+    first, *others = asked.opening().removesuffix(b"\n\n").split(b"\n\n")
+    chunk = orjson.loads(first.removeprefix(b"data: "))
+    ChatCompletionChunk.model_validate(chunk, strict=True)
+    assert chunk.pop("media_info") == INFO
+    frames = plain.opening().removesuffix(b"\n\n").split(b"\n\n")
+    assert chunk == orjson.loads(frames[0].removeprefix(b"data: "))
+    assert others == frames[1:]
+    for event in (TextDelta(0, "a"), Finished(0, FinishReason.STOP), Usage(1, 1)):
+        assert asked.write(event) == plain.write(event)
+
+
+def test_no_media_are_an_empty_list_for_who_asked() -> None:
+    opening = ChunkWriter(HEAD, 1, include_usage=False, media=()).opening()
+    assert orjson.loads(opening.removeprefix(b"data: "))["media_info"] == []
 
 
 # ---- A whole stream

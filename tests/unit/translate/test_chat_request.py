@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
 
-from server.core import Message, PictureSource, PixelBudget, Sampling
+from server.core import DocumentSource, Message, PictureSource, PixelBudget, Sampling
 from server.errors import BadRequest, UnsupportedParameter
 from server.protocol.chat import ChatCompletionRequest
-from server.translate.chat_request import HARMLESS, to_conversation
-from server.translate.parse import parse
-
-
-def conversation(*messages: dict[str, Any], max_choices: int = 8, **more: Any) -> Any:
-    body = json.dumps({"model": "m", "messages": list(messages) or [{"role": "user", "content": "Hello"}], **more})
-    return to_conversation(parse(ChatCompletionRequest, body.encode()), "req-1", max_choices)
+from server.protocol.content import PARTS
+from server.translate.chat_request import HARMLESS
+from tests.unit.translate.asking import conversation
 
 
 def asks_for(name: str, value: object) -> dict[str, Any]:
@@ -37,7 +32,7 @@ def test_roles(role: str, meant: str) -> None:
     assert conversation({"role": role, "content": "x"}).messages[0].role == meant
 
 
-def test_pictures_keep_their_place_their_size_and_where_they_were_named() -> None:
+def test_media_keep_their_place_their_size_and_where_they_were_named() -> None:
     made = conversation(
         {"role": "system", "content": "s"},
         {
@@ -49,11 +44,13 @@ def test_pictures_keep_their_place_their_size_and_where_they_were_named() -> Non
                 {"type": "image", "image": "u2", "resized_height": 7, "resized_width": 8},
             ],
         },
+        {"role": "assistant", "content": [{"type": "file", "file": {"file_data": "data:u3"}, "dpi": 100}]},
     )
     first = PictureSource("u1", "messages[1].content[1].image_url.url", PixelBudget(5, 6, None, None))
     second = PictureSource("u2", "messages[1].content[3].image", PixelBudget(None, None, 7, 8))
     assert made.messages[1] == Message("user", ("a", first, "b", second))
-    assert made.pictures == (first, second)
+    third = DocumentSource("data:u3", "messages[2].content[0].file.file_data", dpi=100.0)
+    assert made.sources == (first, second, third)
 
 
 def test_sampling_is_taken_over_as_it_is() -> None:
@@ -94,10 +91,10 @@ def test_an_assistant_alone_may_have_said_nothing() -> None:
 
 def test_an_unknown_part_is_refused_by_its_place_with_what_is_known() -> None:
     with pytest.raises(BadRequest) as caught:
-        conversation({"role": "user", "content": [{"type": "file", "file": {"file_id": "f"}}]})
+        conversation({"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]})
     assert caught.value.param == "messages[0].content[0].type"
-    for known in ("'text'", "'image_url'", "'image'"):
-        assert known in caught.value.message
+    for known in PARTS:
+        assert f"'{known}'" in caught.value.message
 
 
 @pytest.mark.parametrize("name", sorted(HARMLESS))

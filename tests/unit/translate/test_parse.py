@@ -13,6 +13,8 @@ from pydantic import BaseModel, Field
 
 from server.errors import BadRequest
 from server.protocol.chat import ChatCompletionRequest
+from server.protocol.content import PARTS
+from server.translate.chat_request import to_conversation
 from server.translate.parse import MAX_SHOWN, parse, path
 
 
@@ -63,6 +65,7 @@ def test_an_error_says_what_is_wrong_and_where(body: bytes, code: str, param: st
             ("messages", 0, "content", 1, "part:image_url", "image_url", "url"),
             "messages[0].content[1].image_url.url",
         ),
+        (("messages", 0, "content", 1, "part:video", "video", "part:list", 3), "messages[0].content[1].video[3]"),
         ((0, "a"), "[0].a"),
     ],
 )
@@ -84,7 +87,7 @@ def test_any_bytes_at_all_are_a_bad_request_at_worst(body: bytes) -> None:
 def param_of_refusal(body: dict[str, Any]) -> str | None:
     """None also where the body is a good one."""
     try:
-        parse(ChatCompletionRequest, json.dumps(body).encode())
+        to_conversation(parse(ChatCompletionRequest, json.dumps(body).encode()), "req-1", 8)
     except BadRequest as error:
         return error.param
     return None
@@ -99,12 +102,22 @@ fields = st.sampled_from([*ChatCompletionRequest.model_fields, "unknown"])
 
 
 @settings(max_examples=300)
-@given(st.dictionaries(fields, json_values, max_size=5), st.booleans())
-def test_any_json_at_all_is_a_request_or_a_bad_request(changes: dict[str, Any], in_a_message: bool) -> None:
+@given(st.dictionaries(fields, json_values, max_size=5))
+def test_any_json_at_all_is_a_request_or_a_bad_request(changes: dict[str, Any]) -> None:
     body: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
-    if in_a_message:
-        body["messages"][0]["content"] = [{"type": "image_url", "image_url": value} for value in changes.values()]
-    else:
-        body |= changes
-    param = param_of_refusal(body)
+    param = param_of_refusal(body | changes)
     assert param is None or re.split(r"[\[.]", param)[0] in ChatCompletionRequest.model_fields
+
+
+CONTROLS = ("url", "file_data", "detail", "pages", "dpi", "fps", "nframes", "max_pixels", "sample_fps", "video_end")
+in_parts = st.sampled_from([*PARTS, *CONTROLS])
+part_values = json_values | st.dictionaries(in_parts, json_values, max_size=3) | st.lists(st.text(max_size=3))
+
+
+@settings(max_examples=500)
+@given(st.sampled_from(list(PARTS)), st.dictionaries(in_parts, part_values, max_size=4))
+def test_any_part_at_all_is_a_part_or_a_bad_request(kind: str, part: dict[str, Any]) -> None:
+    body = {"model": "m", "messages": [{"role": "user", "content": [{**part, "type": kind}]}]}
+    param = param_of_refusal(body)
+    assert param is None or param.startswith("messages[0].content[0]")
+    assert param is None or "part:" not in param

@@ -1,0 +1,135 @@
+"""Content parts that hold media to sources: where each file is, how large it is looked at, which frames and pages."""
+
+from __future__ import annotations
+
+from server.core import ClipSource, DocumentSource, FrameChoice, PictureSource, PixelBudget
+from server.errors import BadRequest, UnsupportedParameter
+from server.protocol.content import (
+    MAX_FRAMES,
+    ClipControls,
+    FilePart,
+    ImagePart,
+    ImageUrlPart,
+    PixelControls,
+    VideoPart,
+    VideoUrlPart,
+)
+from server.translate.media_defaults import MediaDefaults, budget_over, choice_over
+from server.translate.pages import page_ranges
+
+LOW_DETAIL_PIXELS = 512 * 512
+"""The most pixels of a picture with `"detail": "low"`, as OpenAI's guide has it."""
+ORIGINAL_PIXELS = 1 << 40
+"""More pixels than any picture has: with `"detail": "original"` only the operator's ceiling holds."""
+
+PDF = "data:application/pdf;base64,"
+JPEG_FRAMES = "data:video/jpeg;base64,"
+"""vLLM's way to send frames one by one: JPEG files in base64 with commas between them."""
+FILE_ONLY = ("nframes", "min_frames", "max_frames", "video_start", "video_end")
+"""Controls that choose among the frames of a clip file, while a list of frames is used as it is."""
+
+
+def low_detail_pixels(min_pixels: int | None, max_pixels: int | None) -> int:
+    """What `low` means on a server whose operator has set these defaults: never more than without it."""
+    return max(min(LOW_DETAIL_PIXELS, max_pixels or LOW_DETAIL_PIXELS), min_pixels or 1)
+
+
+class MediaParts:
+    """Translates the media parts of one request, in reading order.
+
+    A part's own controls win over its `detail`, and that over the request's `defaults`.
+    """
+
+    def __init__(self, defaults: MediaDefaults, low_pixels: int) -> None:
+        self._defaults = defaults
+        self._by_detail = {
+            "low": budget_over(PixelBudget(max_pixels=low_pixels), defaults.budget),
+            "original": budget_over(PixelBudget(max_pixels=ORIGINAL_PIXELS), defaults.budget),
+        }
+        self._clips = 0
+
+    def picture(self, part: ImageUrlPart | ImagePart, here: str) -> PictureSource:
+        """A picture; `here` is the part's place in the request."""
+        name = "image" if isinstance(part, ImagePart) and part.image is not None else "image_url"
+        place = part.image if isinstance(part, ImagePart) and part.image is not None else part.image_url
+        if place is None:
+            raise _missing(f"{here}.image")
+        if isinstance(place, str):
+            return PictureSource(place, f"{here}.{name}", self._budget(part))
+        return PictureSource(place.url, f"{here}.{name}.url", self._budget(part, place.detail))
+
+    def clip(self, part: VideoUrlPart | VideoPart, here: str) -> ClipSource:
+        """A clip file, or a list of frames."""
+        place = part.video_url if isinstance(part, VideoUrlPart) else part.video
+        param = f"{here}.{part.type}"
+        number, self._clips = self._clips, self._clips + 1
+        if isinstance(place, list):
+            return ClipSource(tuple(place), param, False, self._budget(part), self._frames_of_list(part, here, number))
+        if not isinstance(place, str):
+            place, param = place.url, f"{param}.url"
+        if place[: len(JPEG_FRAMES)].lower() == JPEG_FRAMES:
+            urls, choice = _frames_inside(place, param), self._frames_of_list(part, here, number)
+            return ClipSource(urls, param, False, self._budget(part), choice)
+        return ClipSource((place,), param, True, self._budget(part), self._frames_of_file(part, here, number))
+
+    def document(self, part: FilePart, here: str) -> DocumentSource:
+        """The wanted pages of a PDF."""
+        param = f"{here}.file.file_data"
+        if part.file.file_id is not None:
+            raise UnsupportedParameter(
+                f"'{here}.file.file_id' is not supported: this server keeps no files. Send the PDF in 'file_data'.",
+                param=f"{here}.file.file_id",
+            )
+        if part.file.file_data is None:
+            raise _missing(param)
+        data = part.file.file_data
+        url = data if ":" in data[:32] else PDF + data  # base64 has no colon, and every URL has an early one
+        pages = () if part.pages is None else page_ranges(part.pages, f"{here}.pages")
+        return DocumentSource(url, param, pages, part.dpi, self._budget(part))
+
+    def _budget(self, part: PixelControls, detail: str | None = None) -> PixelBudget:
+        own = PixelBudget(part.min_pixels, part.max_pixels, part.resized_height, part.resized_width)
+        return budget_over(own, self._by_detail.get(detail or "", self._defaults.budget))
+
+    def _frames_of_file(self, part: ClipControls, here: str, number: int) -> FrameChoice:
+        self._defaults.check_sampling(is_file=True)
+        if part.fps is not None and part.nframes is not None:
+            raise BadRequest(f"'{here}.fps' and '{here}.nframes' exclude each other.", param=f"{here}.nframes")
+        if part.sample_fps is not None:
+            raise BadRequest(
+                f"Invalid '{here}.sample_fps': it counts for a list of frames; a clip file takes 'fps'.",
+                param=f"{here}.sample_fps",
+            )
+        own = FrameChoice(
+            fps=part.fps,
+            nframes=part.nframes,
+            min_frames=part.min_frames,
+            max_frames=part.max_frames,
+            video_start=part.video_start,
+            video_end=part.video_end,
+            total_pixels=part.total_pixels,
+        )
+        return choice_over(own, self._defaults.choice(number))
+
+    def _frames_of_list(self, part: ClipControls, here: str, number: int) -> FrameChoice:
+        self._defaults.check_sampling(is_file=False)
+        for name in FILE_ONLY:
+            if getattr(part, name) is not None:
+                raise BadRequest(
+                    f"Invalid '{here}.{name}': it counts for a clip file; a list of frames is used as it is.",
+                    param=f"{here}.{name}",
+                )
+        # fps beside a list is what older releases of qwen-vl-utils read where newer ones read sample_fps.
+        fps = part.sample_fps or part.fps or self._defaults.sample_fps(number)
+        return FrameChoice(sample_fps=fps, total_pixels=part.total_pixels)
+
+
+def _frames_inside(url: str, param: str) -> tuple[str, ...]:
+    _, *frames = url.split(",", MAX_FRAMES + 1)
+    if len(frames) > MAX_FRAMES:
+        raise BadRequest(f"Invalid '{param}': a clip may have at most {MAX_FRAMES} frames.", param=param)
+    return tuple("data:image/jpeg;base64," + frame for frame in frames)
+
+
+def _missing(param: str) -> BadRequest:
+    return BadRequest(f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter")
