@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,15 @@ from server.engine.checkpoint import served_names
 from server.engine.device import Device
 from server.engine.processes import logging_to_file, usable_cores
 from server.engine.sizing import Plan, model_facts, pixels_in_context, plan
+from server.families.family import Family
 from server.settings import Settings
 
 CPU_KV_CACHE_GIB = 2
 CPU_MAX_SEQS = 64
 CPU_MAX_CONTEXT = 32_768
+SMALL = {"width": 64, "height": 64}
+SIZED = frozenset({"qwen2_vl", "qwen2_5_vl", "qwen3_vl"})
+"""Model types whose memory `sizing.py` can add up; the engine's own defaults hold for others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,19 +29,25 @@ class VllmArguments:
 
     arguments: dict[str, Any]
     max_pixels: int
-    """The default pixel budget of a picture that this machine and model allow."""
+    """The most pixels of a picture that the model and its context have room for."""
     notes: tuple[str, ...]
 
 
-def vllm_arguments(settings: Settings, folder: Path, device: Device, max_pixels: int) -> VllmArguments:
-    """Defaults for the device, overridden by what the operator set. `max_pixels` is the model's own limit."""
-    sized = _plan(folder, device, settings, max_pixels)
-    defaults = _gpu_defaults(sized) if sized else _cpu_defaults(folder) if device.kind == "cpu" else {}
+def vllm_arguments(settings: Settings, folder: Path, device: Device, family: Family) -> VllmArguments:
+    """Defaults for the device, overridden by what the operator set."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    pictures, clips = settings.max_pictures + settings.max_pages, settings.max_clips if family.takes_clips else 0
+    sized = _plan(config, device, settings, family, clips)
+    if device.kind == "cpu":
+        defaults = _cpu_defaults(config, pictures, clips, family)
+    elif sized:
+        defaults = _gpu_defaults(sized, pictures, clips)
+    else:
+        defaults = {"limit_mm_per_prompt": {"image": pictures, "video": clips}}
     arguments = {
         "model": str(folder),
         # Otherwise the folder's path would be the model's name in /metrics.
         "served_model_name": served_names(settings.model, settings.served_model_name),
-        "limit_mm_per_prompt": {"image": settings.max_pictures, "video": 0},
         # The front end hands over finished patches; a second cache of them would only be searched in vain.
         "mm_processor_cache_gb": 0,
         **defaults,
@@ -44,8 +55,9 @@ def vllm_arguments(settings: Settings, folder: Path, device: Device, max_pixels:
         **settings.engine_args,
     }
     # The engine keeps room for one picture of the model's own size, so that is the most.
-    budget = min(settings.max_pixels or max_pixels, pixels_in_context(max_pixels, arguments.get("max_model_len")))
-    return VllmArguments(arguments, budget, _notes(sized, device))
+    pixels_per_token = _pixels_per_token(family)
+    most = pixels_in_context(family.max_pixels, arguments.get("max_model_len"), pixels_per_token)
+    return VllmArguments(arguments, most, _notes(sized, device))
 
 
 def engine_environment(settings: Settings, device: Device, log_file: Path, scratch: Path) -> dict[str, str]:
@@ -71,33 +83,48 @@ def engine_environment(settings: Settings, device: Device, log_file: Path, scrat
     return environment
 
 
-def _plan(folder: Path, device: Device, settings: Settings, max_pixels: int) -> Plan | None:
-    if device.kind == "cpu" or not device.memory_gib:
+def _plan(config: Mapping[str, Any], device: Device, settings: Settings, family: Family, clips: int) -> Plan | None:
+    """The sums for a GPU of known memory and a model whose architecture they know; else None."""
+    known = config["model_type"] in SIZED and device.kind != "cpu"
+    if not known or not device.memory_gib:
         return None
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     gpus = settings.tensor_parallel_size * settings.pipeline_parallel_size
-    return plan(model_facts(config, max_pixels), device.memory_gib, gpus)
+    facts = model_facts(config, family.max_pixels, _pixels_per_token(family))
+    return plan(facts, device.memory_gib, gpus, clips=clips > 0)
 
 
-def _gpu_defaults(sized: Plan) -> dict[str, Any]:
+def _pixels_per_token(family: Family) -> int:
+    return (family.patch_size * family.merge_size) ** 2
+
+
+def _gpu_defaults(sized: Plan, pictures: int, clips: int) -> dict[str, Any]:
     return {
         "quantization": sized.quantization,
         "max_model_len": sized.max_model_len,
         "max_num_batched_tokens": sized.max_num_batched_tokens,
         "max_num_seqs": sized.max_num_seqs,
         "gpu_memory_utilization": sized.gpu_memory_utilization,
+        # For a clip vLLM keeps room for as many tokens as the context has. Without that it still takes clips of as many
+        # as a largest picture has: how many there may be is for the front end to say.
+        "limit_mm_per_prompt": {"image": pictures, "video": clips if sized.clip_room else 0},
     }
 
 
-def _cpu_defaults(folder: Path) -> dict[str, Any]:
+def _cpu_defaults(config: Mapping[str, Any], pictures: int, clips: int, family: Family) -> dict[str, Any]:
     """Eager mode saves minutes of compilation; profiling a largest picture on a CPU would cost as much."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     text = config.get("text_config") or config
+    # Nothing is profiled here, so sizes serve to warm up a processor that pictures in patches never meet. Where it cuts
+    # them itself, its largest picture also says how many tokens there must be room for.
+    size = {} if family.patch_size == 1 else SMALL
     return {
         "enforce_eager": True,
         "skip_mm_profiling": True,
         "max_num_seqs": CPU_MAX_SEQS,
         "max_model_len": min(text.get("max_position_embeddings", CPU_MAX_CONTEXT), CPU_MAX_CONTEXT),
+        "limit_mm_per_prompt": {
+            "image": {"count": pictures, **size},
+            "video": {"count": clips, **({"num_frames": 2} if size else {}), **size},
+        },
     }
 
 

@@ -21,6 +21,8 @@ VIDEO_SETTINGS = "video_preprocessor_config.json"
 VIDEO_MIN_PIXELS = 128 * 28 * 28
 VIDEO_MAX_PIXELS = 768 * 28 * 28
 """Budget of a frame in qwen-vl-utils 0.0.14. Without it transformers would allow a frame 12,845,056 pixels."""
+PROCESSORS = {"qwen2_vl": "Qwen2VLProcessor", "qwen2_5_vl": "Qwen2_5_VLProcessor"}
+"""transformers' processors of the model types whose checkpoints may come without settings for videos."""
 
 
 def find_checkpoint(model: str, revision: str | None, state_dir: Path, report: Callable[[str], None]) -> Path:
@@ -108,8 +110,10 @@ def _with_video_settings(folder: Path, state_dir: Path) -> Path:
     """
     if (folder / VIDEO_SETTINGS).exists() or not (folder / "preprocessor_config.json").exists():
         return folder
-    picture = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
-    settings = json.dumps(video_settings(picture), indent=2)
+    processor = PROCESSORS.get(str(_read_object(folder / "config.json").get("model_type")))
+    if processor is None:
+        return folder
+    settings = json.dumps(video_settings(_read_object(folder / "preprocessor_config.json"), processor), indent=2)
     files = {file.name: file.resolve() for file in sorted(folder.iterdir())}
     # Named by all that is in it, so that it never has to be brought up to date.
     content = "\n".join([settings, *(f"{name}={target}" for name, target in files.items())])
@@ -117,6 +121,15 @@ def _with_video_settings(folder: Path, state_dir: Path) -> Path:
     if not completed.is_dir():
         _link(completed, files, settings)
     return completed
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; empty for anything else, of which the family tells when it reads the file."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def _link(completed: Path, files: dict[str, Path], settings: str) -> None:
@@ -134,13 +147,13 @@ def _link(completed: Path, files: dict[str, Path], settings: str) -> None:
             raise
 
 
-def video_settings(picture: dict[str, Any]) -> dict[str, Any]:
+def video_settings(picture: dict[str, Any], processor: str) -> dict[str, Any]:
     """A video preprocessor's settings made from the picture preprocessor's, with qwen-vl-utils' frame budget."""
     shared = ("image_mean", "image_std", "patch_size", "temporal_patch_size", "merge_size")
     return {
         **{name: picture[name] for name in shared if name in picture},
         "size": {"shortest_edge": VIDEO_MIN_PIXELS, "longest_edge": VIDEO_MAX_PIXELS},
         "do_convert_rgb": True,
-        "processor_class": "Qwen2VLProcessor",
+        "processor_class": processor,
         "video_processor_type": "Qwen2VLVideoProcessor",
     }

@@ -7,7 +7,7 @@ import json
 import multiprocessing
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import TextIO
@@ -19,11 +19,11 @@ OPERATORS_OWN = frozenset({"OMP_NUM_THREADS"})
 """Variables of other programs than ours and vLLM's: what an operator has set for them wins."""
 
 
-def start_zygote(environment: Mapping[str, str]) -> None:
-    """Start the fork server that preloads the engine; returns at once, it imports by itself.
+def start_fork_server(modules: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Start the fork server, which preloads `modules`; returns at once, it imports by itself.
 
     `environment` is set for this process and all its children, which read some of it when they load libraries: what is
-    set later never reaches the zygote. Call it from the main thread: the fork server ends with the thread that started
+    set later never reaches it. Call it from the main thread: the fork server ends with the thread that started
     it.
     """
     for name, value in environment.items():
@@ -31,7 +31,7 @@ def start_zygote(environment: Mapping[str, str]) -> None:
             os.environ.setdefault(name, value)
         else:
             os.environ[name] = value
-    multiprocessing.set_forkserver_preload([ZYGOTE])
+    multiprocessing.set_forkserver_preload(list(modules))
     forkserver.ensure_running()
 
 

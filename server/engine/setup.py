@@ -21,18 +21,19 @@ class EngineSetup:
 
     engine: Engine
     max_pixels: int
-    """The default pixel budget of a picture that this machine and model allow."""
+    """The most pixels of a picture that the model and its context have room for."""
     notes: tuple[str, ...] = ()
 
 
 def _vllm(settings: Settings, folder: Path, family: Family, device: Device, log_file: Path) -> EngineSetup:
-    chosen = vllm_arguments(settings, folder, device, family.max_pixels)
-    return EngineSetup(VllmEngine(chosen.arguments, family.merge_size, log_file), chosen.max_pixels, chosen.notes)
+    chosen = vllm_arguments(settings, folder, device, family)
+    engine = VllmEngine(chosen.arguments, own_processor=family.patch_size == 1, log_file=log_file)
+    return EngineSetup(engine, chosen.max_pixels, chosen.notes)
 
 
 def _scripted(settings: Settings, folder: Path, family: Family, device: Device, log_file: Path) -> EngineSetup:
     note = "The scripted engine runs no model: its answers mean nothing."
-    return EngineSetup(ScriptedEngine(), settings.max_pixels or family.max_pixels, (note,))
+    return EngineSetup(ScriptedEngine(), family.max_pixels, (note,))
 
 
 ENGINES: dict[str, Callable[[Settings, Path, Family, Device, Path], EngineSetup]] = {

@@ -36,6 +36,7 @@ class ModelFacts:
     vision_ratio: float
     max_context: int
     max_pixels: int
+    pixels_per_token: int = PIXELS_PER_TOKEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +49,17 @@ class Plan:
     max_num_seqs: int
     max_pixels: int
     gpu_memory_utilization: float
+    clip_room: bool
+    """Whether one step has room for a clip as long as the context; else a clip can be as long as a largest picture."""
     arithmetic: tuple[str, ...]
     fits: bool
 
 
-def model_facts(config: Mapping[str, Any], max_pixels: int) -> ModelFacts:
+def model_facts(config: Mapping[str, Any], max_pixels: int, pixels_per_token: int = PIXELS_PER_TOKEN) -> ModelFacts:
     """Read a Qwen-VL config.json, in the flat form of older checkpoints or with a `text_config`."""
     text: Mapping[str, Any] = config.get("text_config") or config
     vision: Mapping[str, Any] = config["vision_config"]
-    head = text["hidden_size"] // text["num_attention_heads"]
+    head = _head_size(text)
     tied = bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", False)))
     return ModelFacts(
         parameters=count_parameters(config),
@@ -68,15 +71,20 @@ def model_facts(config: Mapping[str, Any], max_pixels: int) -> ModelFacts:
         vision_ratio=vision.get("mlp_ratio", 4),
         max_context=min(text.get("max_position_embeddings", MAX_CONTEXT), MAX_CONTEXT),
         max_pixels=max_pixels,
+        pixels_per_token=pixels_per_token,
     )
+
+
+def _head_size(text: Mapping[str, Any]) -> int:
+    return int(text.get("head_dim") or text["hidden_size"] // text["num_attention_heads"])
 
 
 def count_parameters(config: Mapping[str, Any]) -> int:
     """All parameters of a Qwen2-VL model; AIN-7B has 8,291,375,616."""
     text: Mapping[str, Any] = config.get("text_config") or config
     hidden, ffn = text["hidden_size"], text["intermediate_size"]
-    kv = hidden // text["num_attention_heads"] * text["num_key_value_heads"]
-    attention = 2 * hidden * hidden + hidden + 2 * (hidden * kv + kv)  # q and o, q's bias, k and v with biases
+    heads, kv = (_head_size(text) * text[name] for name in ("num_attention_heads", "num_key_value_heads"))
+    attention = 2 * hidden * heads + heads + 2 * (hidden * kv + kv)  # q and o, q's bias, k and v with biases
     layer = attention + 3 * hidden * ffn + 2 * hidden  # gated feed-forward, two norms
     tied = bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", False)))
     embeddings = text["vocab_size"] * hidden * (1 if tied else 2)
@@ -101,38 +109,39 @@ def weight_bytes(facts: ModelFacts, quantization: str | None) -> int:
     return 2 * facts.parameters - small
 
 
-def activation_bytes(facts: ModelFacts, batched_tokens: int, max_pixels: int) -> int:
-    """Peak of one step in two-byte values: a batch in the gated feed-forward, a largest picture in the vision tower.
+def activation_bytes(facts: ModelFacts, batched_tokens: int, seen_tokens: int) -> int:
+    """Peak of one step in two-byte values: a batch in the gated feed-forward, `seen_tokens` in the vision tower.
 
     An estimate from above: both peaks are added although they do not coincide.
     """
     text = batched_tokens * (3 * facts.intermediate + 6 * facts.hidden) * 2
-    patches = max_pixels // PIXELS_PER_TOKEN * PATCHES_PER_TOKEN
+    patches = seen_tokens * PATCHES_PER_TOKEN
     vision = int(patches * facts.vision_embed * (2 * facts.vision_ratio + 8) * 2)
     return text + vision
 
 
-def pixels_in_context(max_pixels: int, context: int | None) -> int:
+def pixels_in_context(max_pixels: int, context: int | None, pixels_per_token: int = PIXELS_PER_TOKEN) -> int:
     """The model's pixel budget, made smaller where one picture would leave no room for question and answer."""
     if context is None:
         return max_pixels
-    return min(max_pixels, max(context - ROOM_FOR_TEXT, context // 2) * PIXELS_PER_TOKEN)
+    return min(max_pixels, max(context - ROOM_FOR_TEXT, context // 2) * pixels_per_token)
 
 
-def plan(facts: ModelFacts, memory_gib: float, gpus: int = 1) -> Plan:
-    """Choose defaults for GPUs of `memory_gib` each, among which the weights are split.
+def plan(facts: ModelFacts, memory_gib: float, gpus: int = 1, *, clips: bool = True) -> Plan:
+    """Choose defaults for GPUs of `memory_gib` each, among which the weights are split; `clips` are shown or not.
 
     Tried in this order until one full context fits: two-byte weights, fp8 weights, each with a shorter context and
-    smaller pictures where it must be.
+    smaller pictures where it must be, and each of them with room for a clip as long as the context, then without.
     """
     big = memory_gib >= 70
     for quantization in (None, "fp8"):
         for context in _halvings(facts.max_context):
-            sums = _Sums(facts, memory_gib, gpus, quantization, context, 8192 if big else 4096)
-            # Below a full context in two bytes, fp8 loses less than a short context does.
-            if sums.kv_tokens >= context and (context == facts.max_context or quantization):
-                return sums.plan(fits=True)
-    return _Sums(facts, memory_gib, gpus, "fp8", SMALLEST_CONTEXT, 2048).plan(fits=False)
+            for clip_room in (True, False) if clips else (False,):
+                sums = _Sums(facts, memory_gib, gpus, quantization, context, 8192 if big else 4096, clip_room)
+                # Below a full context in two bytes, fp8 loses less than a short context does.
+                if sums.kv_tokens >= context and (context == facts.max_context or quantization):
+                    return sums.plan(fits=True)
+    return _Sums(facts, memory_gib, gpus, "fp8", SMALLEST_CONTEXT, 2048, False).plan(fits=False)
 
 
 def _halvings(context: int) -> list[int]:
@@ -146,15 +155,23 @@ class _Sums:
     """One candidate, added up."""
 
     def __init__(
-        self, facts: ModelFacts, memory_gib: float, gpus: int, quantization: str | None, context: int, batch: int
+        self,
+        facts: ModelFacts,
+        memory_gib: float,
+        gpus: int,
+        quantization: str | None,
+        context: int,
+        batch: int,
+        clip_room: bool,
     ) -> None:
-        self.facts, self.memory_gib, self.quantization, self.context, self.batch = (
-            facts, memory_gib, quantization, context, batch,
+        self.facts, self.memory_gib, self.quantization, self.context, self.batch, self.clip_room = (
+            facts, memory_gib, quantization, context, batch, clip_room,
         )  # fmt: skip
-        self.max_pixels = pixels_in_context(facts.max_pixels, context)
+        self.max_pixels = pixels_in_context(facts.max_pixels, context, facts.pixels_per_token)
+        seen = self.max_pixels // facts.pixels_per_token
         self.usable = int(memory_gib * UTILIZATION * GIB)
         self.weights = weight_bytes(facts, quantization) // gpus
-        self.activations = activation_bytes(facts, batch, self.max_pixels)
+        self.activations = activation_bytes(facts, batch, max(seen, context) if clip_room else seen)
         self.kv = self.usable - self.weights - self.activations - int(RESERVE_GIB * GIB)
         self.kv_tokens = max(0, self.kv * gpus // facts.kv_bytes_per_token)
 
@@ -168,6 +185,7 @@ class _Sums:
             max_num_seqs=seqs,
             max_pixels=self.max_pixels,
             gpu_memory_utilization=UTILIZATION,
+            clip_room=self.clip_room,
             arithmetic=self.lines(),
             fits=fits,
         )
@@ -177,8 +195,8 @@ class _Sums:
         return (
             f"memory      {self.memory_gib:7.1f} GiB x {UTILIZATION} = {self.usable / GIB:.1f} GiB usable",
             f"weights    -{self.weights / GIB:7.1f} GiB  {self.facts.parameters:,} parameters, {kind}",
-            f"one step   -{self.activations / GIB:7.1f} GiB  {self.batch:,} tokens and a picture of "
-            f"{self.max_pixels:,} pixels",
+            f"one step   -{self.activations / GIB:7.1f} GiB  {self.batch:,} tokens and a "
+            + (f"clip of {self.context:,} tokens" if self.clip_room else f"picture of {self.max_pixels:,} pixels"),
             f"reserve    -{RESERVE_GIB:7.1f} GiB  CUDA context, graphs, workspaces",
             f"KV cache   ={self.kv / GIB:7.1f} GiB / {self.facts.kv_bytes_per_token:,} bytes a token = "
             f"{self.kv_tokens:,} tokens, {self.kv_tokens / self.context:.1f} contexts of {self.context:,}",

@@ -1,7 +1,7 @@
-"""The vLLM engine, embedded: the only importer of vllm in the project, the same file for CPU and GPU.
+"""The vLLM engine, embedded, the same for CPU and GPU.
 
-Importing this module is cheap; vllm itself is imported by `start`, in a worker thread. See `zygote.py` for how its
-processes are started.
+Importing this module is cheap; vllm itself is imported by `start`, in a worker thread, and with it `inputs.py`. See
+`zygote.py` for how its processes are started.
 """
 
 from __future__ import annotations
@@ -23,9 +23,6 @@ from server.core import (
     Finished,
     FinishReason,
     GenerationRequest,
-    Placed,
-    Prompt,
-    Sampling,
     TextDelta,
     Usage,
 )
@@ -43,26 +40,23 @@ LOAD = "Load the model"
 STOP_WITHIN_S = 1.5
 """After that long the process ends the engine's processes itself."""
 
-SEEDS = 2**63 - 256
-"""Seeds are folded into 0..SEEDS-1: vLLM adds a choice's index to its seed, whose sum must fit an int64 (a larger one
-kills the engine), and takes -1 for no seed at all."""
-
 FINISH_REASONS = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}
 """vLLM's further reasons (abort, error) are failures and become errors."""
-GREEDY_BELOW = 1e-5
-"""The temperature under which vLLM takes the likeliest token instead of drawing."""
 
 
 class VllmEngine:
     """An AsyncLLM in this process; its EngineCore and workers run in processes of their own."""
 
-    def __init__(self, arguments: Mapping[str, Any], merge_size: int = 2, log_file: Path | None = None) -> None:
-        """`arguments` are those of vLLM's AsyncEngineArgs; `merge_size` is the vision tower's spatial merge.
+    def __init__(
+        self, arguments: Mapping[str, Any], *, own_processor: bool = False, log_file: Path | None = None
+    ) -> None:
+        """`arguments` are those of vLLM's AsyncEngineArgs.
 
-        `log_file` is where the engine's processes write: their progress in loading is read from there.
+        `own_processor`: pictures come whole, and vLLM has the model's own processor cut them. `log_file` is where the
+        engine's processes write: their progress in loading is read from there.
         """
         self._arguments = dict(arguments)
-        self._merge_size = merge_size
+        self._own_processor = own_processor
         self._log_file = log_file
         self._llm: AsyncLLM | None = None
         self._defaults: dict[str, Any] = {}
@@ -79,6 +73,11 @@ class VllmEngine:
     @property
     def max_model_len(self) -> int:
         return int(self._ready().model_config.max_model_len)
+
+    @property
+    def max_item_tokens(self) -> int:
+        """The most tokens of one picture or clip; known once READY."""
+        return int(self._ready().input_processor.mm_encoder_cache_size)
 
     def _ready(self) -> AsyncLLM:
         if self._llm is None:
@@ -102,8 +101,11 @@ class VllmEngine:
         """Blocking, in a worker thread: import vllm, start its processes, load the weights."""
         report("Import the engine", "torch, transformers, vLLM")
         from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.envs import enable_envs_cache
         from vllm.usage.usage_lib import UsageContext
         from vllm.v1.engine.async_llm import AsyncLLM
+
+        from server.engine import inputs  # noqa: F401  so that no request waits for it
 
         zygote.start_processes_by("forkserver")
         try:
@@ -116,12 +118,14 @@ class VllmEngine:
         try:
             # The API server's usage context gives its batch sizes; without it they fall to a quarter.
             config = arguments.create_engine_config(UsageContext.OPENAI_API_SERVER)
-            return AsyncLLM.from_vllm_config(
+            llm = AsyncLLM.from_vllm_config(
                 config,
                 usage_context=UsageContext.OPENAI_API_SERVER,
                 disable_log_stats=arguments.disable_log_stats,
                 enable_log_requests=arguments.enable_log_requests,
             )
+            enable_envs_cache()  # vLLM looks its variables up for every token; its own processes cache them, too
+            return llm
         except Exception as error:
             traceback.print_exc()  # to the engine's log, which is where the process's stderr goes
             raise StartupError(f"The engine did not start: {_first_line(error)}", _hint(error)) from error
@@ -134,22 +138,32 @@ class VllmEngine:
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
         llm = self._ready()
-        prompt = _engine_input(request.prompt, request.tenant, self._merge_size)
-        stream = llm.generate(prompt, _sampling_params(request.sampling, self._defaults), request.request_id)
-        del request  # and with it the pictures: an answer may take minutes, and they are in the engine by then
         usage = _UsageCounter()
-        async with contextlib.aclosing(stream):
-            try:
+        try:
+            prompt, params = await self._inputs(llm, request)
+            stream = llm.generate(prompt, params, request.request_id)
+            del request  # and with it the pictures: an answer may take minutes, and they are in the engine by then
+            async with contextlib.aclosing(stream):
                 async for output in stream:
                     prompt.pop("mm_kwargs", None)
                     usage.count(output)
                     for event in _events(output):
                         yield event
-            except ApiError:
-                raise
-            except Exception as error:
-                raise _as_api_error(error) from error
+        except ApiError:
+            raise
+        except Exception as error:
+            raise _as_api_error(error) from error
         yield usage.event()
+
+    async def _inputs(self, llm: AsyncLLM, request: GenerationRequest) -> tuple[Any, SamplingParams]:
+        """Prompt and sampling as vLLM takes them."""
+        from server.engine.inputs import processed_input, ready_input, sampling_params
+
+        if self._own_processor:
+            prompt = await processed_input(llm.renderer, request.prompt, request.tenant)
+        else:
+            prompt = ready_input(request.prompt, request.tenant, self.max_item_tokens)
+        return prompt, sampling_params(request.sampling, self._defaults, streamed=request.streamed)
 
 
 class _UsageCounter:
@@ -180,72 +194,6 @@ def _events(output: RequestOutput) -> list[Event]:
                 raise InternalError(f"The engine ended the request early ({choice.finish_reason}).")
             events.append(Finished(choice.index, reason))
     return events
-
-
-def _engine_input(prompt: Prompt, tenant: str, merge_size: int) -> Any:
-    """A rendered engine input, which vLLM takes as it is: no second tokenising, no second look at the pixels."""
-    from vllm.inputs import tokens_input
-
-    salt = {"cache_salt": tenant} if tenant else {}
-    if not prompt.pictures:
-        return tokens_input(prompt.token_ids, **salt)
-    from vllm.inputs import mm_input
-    from vllm.multimodal.inputs import PlaceholderRange
-
-    return mm_input(
-        prompt.token_ids,
-        _picture_items(prompt.pictures, merge_size),
-        {"image": [placed.picture.digest for placed in prompt.pictures]},
-        {"image": [PlaceholderRange(placed.offset, placed.length) for placed in prompt.pictures]},
-        **salt,
-    )
-
-
-def _picture_items(pictures: tuple[Placed, ...], merge_size: int) -> Any:
-    """Patches stay uint8: this family normalises on the device, and floats would be normalised twice."""
-    import numpy as np
-    import torch
-    from transformers import BatchFeature
-    from vllm.model_executor.models.qwen2_vl import _create_qwen2vl_field_factory
-    from vllm.multimodal.inputs import MultiModalKwargsItems
-
-    patches = [placed.picture.patches for placed in pictures]
-    together = patches[0] if len(patches) == 1 else np.concatenate(patches)
-    features = {
-        "pixel_values": torch.from_numpy(together),
-        "image_grid_thw": torch.tensor([placed.picture.grid_thw for placed in pictures]),
-    }
-    fields = _create_qwen2vl_field_factory(merge_size)(features)
-    return MultiModalKwargsItems.from_hf_inputs(BatchFeature(features), fields)
-
-
-def _sampling_params(sampling: Sampling, defaults: Mapping[str, Any]) -> SamplingParams:
-    """What the client gave wins over the model's generation_config, which wins over vLLM's neutral values."""
-    from vllm import SamplingParams
-    from vllm.exceptions import VLLMClientError
-    from vllm.sampling_params import RequestOutputKind
-
-    given = {
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "top_k": sampling.top_k,
-        "min_p": sampling.min_p,
-        "presence_penalty": sampling.presence_penalty,
-        "frequency_penalty": sampling.frequency_penalty,
-        "repetition_penalty": sampling.repetition_penalty,
-        "max_tokens": sampling.max_tokens,
-        "seed": None if sampling.seed is None else sampling.seed % SEEDS,
-    }
-    values = {**defaults, **{name: value for name, value in given.items() if value is not None}}
-    if sampling.n > 1 and values.get("temperature", 1.0) < GREEDY_BELOW:
-        # vLLM refuses several greedy choices, clients may ask for them: with one candidate, a draw is greedy too.
-        values |= {"temperature": 1.0, "top_k": 1}
-    try:
-        return SamplingParams(
-            **values, n=sampling.n, stop=list(sampling.stop), output_kind=RequestOutputKind.DELTA, skip_clone=True
-        )
-    except (ValueError, VLLMClientError) as error:
-        raise BadRequest(_first_line(error)) from error
 
 
 def _as_api_error(error: Exception) -> Exception:

@@ -7,92 +7,124 @@ one string: what a user writes is tokenised apart from the control tokens and ca
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from itertools import groupby
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from server.core import Message, Picture, PictureSource, Placed, Prompt
+from server.core import Clip, Message, Opened, Picture, Placed, Prompt
 from server.families.family import UnknownFamilyError
+from server.families.pieces import Piece, assemble
 from server.families.text import Tokens
 
 DEFAULT_SYSTEM = "You are a helpful assistant."
 """Said by the template itself when the first message is not a system message."""
-PATCH_SIZE = 14
 MERGE_SIZE = 2
-CONTROL_TOKENS = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>")
+FRAMES_PER_PATCH = 2
+CONTROL_TOKENS = (
+    "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>",
+)  # fmt: skip
 
 
 class QwenVl:
-    """One model of the family, from the files in its folder."""
+    """One model of Qwen2-VL's kind, from the files in its folder."""
 
-    def __init__(self, folder: Path, config: dict[str, Any]) -> None:
+    patch_size: int = 14
+    merge_size = MERGE_SIZE
+    takes_clips = True
+    default_system: ClassVar[str | None] = DEFAULT_SYSTEM
+
+    def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
+        """`config` is the content of config.json.
+
+        Raises:
+            UnknownFamilyError: a file is missing or broken, or the model is cut in another way than its kind.
+        """
         self._tokens = Tokens(folder)
-        self._start, self._end, self._vision_start, self._vision_end, self._image_pad = (
+        self._start, self._end, self._vision_start, self._vision_end, self._image_pad, self._video_pad = (
             self._tokens.control_id(name) for name in CONTROL_TOKENS
         )
-        vision = config.get("vision_config", {})
-        self.merge_size = int(vision.get("spatial_merge_size", MERGE_SIZE))
-        patch_size = int(vision.get("patch_size", PATCH_SIZE))
-        if (patch_size, self.merge_size) != (PATCH_SIZE, MERGE_SIZE):
-            raise UnknownFamilyError(
-                f"This model has patches of {patch_size} pixels, {self.merge_size} merged; only {PATCH_SIZE} pixels, "
-                f"{MERGE_SIZE} merged, can be cut here."
-            )
-        self.factor = patch_size * self.merge_size
-        self.min_pixels, self.max_pixels = _pixel_limits(folder)
+        self._check_patches(config.get("vision_config") or {})
+        self.factor = self.patch_size * self.merge_size
+        self.min_pixels, self.max_pixels = _pixel_limits(folder / "preprocessor_config.json")
+        self.max_frame_pixels = self._frame_limit(folder / "video_preprocessor_config.json")
 
     def tokens_at_least(self, characters: int) -> int:
         """See Family.tokens_at_least."""
         return self._tokens.at_least(characters)
 
-    def build_prompt(self, messages: Sequence[Message], pictures: Sequence[Picture]) -> Prompt:
+    def build_prompt(self, messages: Sequence[Message], opened: Sequence[Opened]) -> Prompt:
         """The whole prompt, up to where the assistant speaks; see Family.build_prompt."""
-        if not messages or messages[0].role != "system":
-            messages = [Message("system", (DEFAULT_SYSTEM,)), *messages]
-        remaining = iter(pictures)
-        pieces: list[int | str | Picture] = []
+        if self.default_system is not None and (not messages or messages[0].role != "system"):
+            messages = [Message("system", (self.default_system,)), *messages]
+        remaining = iter(opened)
+        pieces: list[Piece] = []
         for message in messages:
             pieces += [self._start, f"{message.role}\n"]
-            pieces += [next(remaining) if isinstance(part, PictureSource) else part for part in message.content]
+            for part in message.content:
+                pieces += [part] if isinstance(part, str) else next(remaining).pictures
             pieces += [self._end, "\n"]
-        pieces += [self._start, "assistant\n"]
-        return self._assemble(pieces)
+        pieces += [self._start, *self._opening()]
+        return assemble(pieces, self._tokens, self._place)
 
-    def _assemble(self, pieces: Sequence[int | str | Picture]) -> Prompt:
-        """Neighbouring strings are tokenised as one, as they would be in a rendered template."""
-        ids: list[int] = []
-        placed: list[Placed] = []
-        for kind, run in groupby(pieces, key=type):
-            if kind is str:
-                ids += self._tokens.encode("".join(map(str, run)))
-                continue
-            for piece in run:
-                if isinstance(piece, int):
-                    ids.append(piece)
-                elif not isinstance(piece, str):
-                    placed.append(self._place(ids, piece))
-        return Prompt(ids, tuple(placed))
+    def _opening(self) -> Sequence[Piece]:
+        """What the assistant's turn begins with."""
+        return ("assistant\n",)
 
     def _place(self, ids: list[int], picture: Picture) -> Placed:
-        grid_t, grid_h, grid_w = picture.grid_thw
-        length = grid_t * grid_h * grid_w // self.merge_size**2
         ids.append(self._vision_start)
-        offset = len(ids)
-        ids += [self._image_pad] * length
+        placed = self._place_clip(ids, picture) if isinstance(picture, Clip) else self._place_picture(ids, picture)
         ids.append(self._vision_end)
-        return Placed(picture, offset, length)
+        return placed
+
+    def _place_picture(self, ids: list[int], picture: Picture) -> Placed:
+        return self._place_run(ids, picture, self._image_pad)
+
+    def _place_clip(self, ids: list[int], clip: Clip) -> Placed:
+        return self._place_run(ids, clip, self._video_pad)
+
+    def _place_run(
+        self, ids: list[int], picture: Picture, pad: int, extras: Mapping[str, float] | None = None
+    ) -> Placed:
+        grid_t, grid_h, grid_w = picture.grid_thw
+        offset, length = len(ids), grid_t * grid_h * grid_w // self.merge_size**2
+        ids += [pad] * length
+        return Placed(picture, offset, length, extras=extras or {})
+
+    def _frame_limit(self, settings: Path) -> int:
+        """The most pixels of a frame; the model's settings for clips, where it has any, name it."""
+        return _pixel_limits(settings)[1] if settings.is_file() else self.max_pixels
+
+    def _check_patches(self, vision: Mapping[str, Any]) -> None:
+        found = (
+            vision.get("patch_size", self.patch_size),
+            vision.get("spatial_merge_size", self.merge_size),
+            vision.get("temporal_patch_size", FRAMES_PER_PATCH),
+        )
+        wanted = (self.patch_size, self.merge_size, FRAMES_PER_PATCH)
+        if found != wanted:
+            raise UnknownFamilyError(
+                f"This model's patches (width in pixels, merged along each side, frames) are {found}; only {wanted} "
+                "can be cut for its kind."
+            )
 
 
-def _pixel_limits(folder: Path) -> tuple[int, int]:
-    """(min_pixels, max_pixels) in any of the spellings that preprocessor_config.json has had."""
+class Qwen25Vl(QwenVl):
+    """One model of Qwen2.5-VL's kind: it is told how far apart in time the frames of a clip are."""
+
+    def _place_clip(self, ids: list[int], clip: Clip) -> Placed:
+        # As transformers' Qwen2_5_VLProcessor: from one patch of FRAMES_PER_PATCH frames to the next.
+        return self._place_run(ids, clip, self._video_pad, {"second_per_grid_ts": FRAMES_PER_PATCH / clip.fps})
+
+
+def _pixel_limits(settings: Path) -> tuple[int, int]:
+    """(min_pixels, max_pixels) in any of the spellings that a preprocessor's settings have had."""
     try:
-        config = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
+        config = json.loads(settings.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UnknownFamilyError(f"{folder} holds no readable preprocessor_config.json: {error}") from error
+        raise UnknownFamilyError(f"{settings.parent} holds no readable {settings.name}: {error}") from error
     size = config.get("size") or {}
     low = config.get("min_pixels") or size.get("min_pixels") or size.get("shortest_edge")
     high = config.get("max_pixels") or size.get("max_pixels") or size.get("longest_edge")
     if not low or not high:
-        raise UnknownFamilyError(f"{folder}/preprocessor_config.json names no min_pixels and max_pixels.")
+        raise UnknownFamilyError(f"{settings} names no min_pixels and max_pixels.")
     return int(low), int(high)

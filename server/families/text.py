@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,13 @@ class Tokens:
         document = _tokenizer_document(folder)
         added = document.get("added_tokens", [])
         self._control: dict[str, int] = {token["content"]: int(token["id"]) for token in added}
+        # The longest first: where one control token begins as another does, the longer is meant.
+        names = sorted(filter(None, self._control), key=len, reverse=True)
+        self._controls = re.compile("(" + "|".join(map(re.escape, names)) + ")") if names else None
         # Without its added tokens the tokenizer cannot produce one, whatever is typed: `<|im_start|>` stays eleven
         # harmless letters and signs.
         document["added_tokens"] = []
-        self._longest = max((len(token) for token in document.get("model", {}).get("vocab", ())), default=1)
+        self._longest = _longest_token(document.get("model", {}))
         document["post_processor"] = None
         try:
             self._plain = Tokenizer.from_str(json.dumps(document))
@@ -44,11 +48,26 @@ class Tokens:
         A token of a byte-level vocabulary covers at most as many bytes as it has letters there, and a character has at
         least one byte; Unicode's normal form C shortens a text to a third at most.
         """
-        return characters // (3 * self._longest)
+        return characters // (3 * self._longest) if self._longest else 0
 
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text; never a control token's."""
         return list(self._plain.encode(text, add_special_tokens=False).ids)
+
+    def split(self, text: str) -> list[int | str]:
+        """A text of the model's own, such as its template's: control tokens as ids, what is between them as it is."""
+        if self._controls is None:
+            return [text] if text else []
+        return [self._control.get(piece, piece) for piece in self._controls.split(text) if piece]
+
+
+def _longest_token(model: dict[str, Any]) -> int:
+    """Letters of the longest token; 0 for vocabularies in which a whole stretch of unknown letters is one token."""
+    fuses = model.get("type", "BPE") != "BPE" or (model.get("fuse_unk") and model.get("unk_token") is not None)
+    if fuses and not model.get("byte_fallback"):
+        return 0
+    # Each entry is a token, or a pair of token and score.
+    return max((len(entry if isinstance(entry, str) else entry[0]) for entry in model.get("vocab", ())), default=1)
 
 
 def _tokenizer_document(folder: Path) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def model(tmp_path: Path) -> Path:
     """A folder such as AIN's: no settings for videos."""
     folder = tmp_path / "model"
     folder.mkdir()
-    (folder / "config.json").write_text("{}")
+    (folder / "config.json").write_text('{"model_type": "qwen2_vl"}')
     (folder / "preprocessor_config.json").write_text(json.dumps(PICTURES))
     (folder / "model.safetensors").write_bytes(b"weights")
     return folder
@@ -73,6 +73,12 @@ def test_a_missing_file_for_videos_is_completed_beside_the_folder_and_not_in_it(
     assert settings["size"] == {"shortest_edge": 128 * 784, "longest_edge": 768 * 784}
 
 
+@pytest.mark.parametrize("config", ['{"model_type": "qwen3_vl"}', '{"model_type": "internvl"}', "{}", "[]", "{"])
+def test_a_model_of_another_kind_is_left_as_it_is(model: Path, tmp_path: Path, config: str) -> None:
+    (model / "config.json").write_text(config)
+    assert find(model, tmp_path / "state") == model
+
+
 def test_completing_again_follows_what_has_changed(model: Path, tmp_path: Path) -> None:
     first = find(model, tmp_path / "state")
     (model / "model.safetensors").unlink()
@@ -98,11 +104,12 @@ def test_two_models_are_completed_apart(model: Path, tmp_path: Path) -> None:
 
 
 def test_settings_for_videos_are_those_for_pictures_with_the_budget_of_a_frame() -> None:
-    made = video_settings(PICTURES)
+    made = video_settings(PICTURES, "Qwen2_5_VLProcessor")
     assert {name: made[name] for name in ("patch_size", "temporal_patch_size", "merge_size", "image_mean")} == {
         name: PICTURES[name] for name in ("patch_size", "temporal_patch_size", "merge_size", "image_mean")
     }
     assert made["video_processor_type"] == "Qwen2VLVideoProcessor"
+    assert made["processor_class"] == "Qwen2_5_VLProcessor"
     assert "max_pixels" not in made
 
 

@@ -93,6 +93,31 @@ def test_ains_plan_for_common_gpus(memory: float) -> None:
     assert (made.quantization, made.max_model_len, made.fits) == PLANS[memory]
 
 
+@pytest.mark.parametrize(("memory", "room"), [(16, True), (22.5, True), (24, False), (32, True), (80, True)])
+def test_room_for_a_clip_as_long_as_the_context_yields_to_two_byte_weights(memory: float, room: bool) -> None:
+    """On 24 GiB only one of the two fits; there a clip can still be as long as a largest picture."""
+    assert plan(FACTS, memory).clip_room is room
+    without = plan(FACTS, memory, clips=False)
+    assert not without.clip_room
+    assert (without.quantization, without.max_model_len) == PLANS.get(memory, (None, 32_768, True))[:2]
+
+
+def test_a_clip_costs_memory_that_a_picture_does_not() -> None:
+    with_clips, without = plan(FACTS, 80), plan(FACTS, 80, clips=False)
+    assert "clip of 32,768 tokens" in with_clips.arithmetic[2]
+    assert "picture of 12,845,056 pixels" in without.arithmetic[2]
+    # The vision tower's values, 32,768 instead of 16,384 tokens of four patches each.
+    assert kv_tokens(without) - kv_tokens(with_clips) == pytest.approx(16_384 * 4 * 1280 * 16 * 2 / 57_344, abs=1)
+
+
+def test_heads_need_not_share_out_the_hidden_size() -> None:
+    """As in Qwen3-VL-4B: 32 heads of 128 with a hidden size of 2560."""
+    wide = model_facts(AIN | {"hidden_size": 2560, "num_attention_heads": 32, "head_dim": 128}, MAX_PIXELS)
+    assert wide.kv_bytes_per_token == 2 * 28 * 4 * 128 * 2
+    narrow = model_facts(AIN | {"hidden_size": 2560, "num_attention_heads": 32}, MAX_PIXELS)
+    assert wide.parameters > narrow.parameters
+
+
 @pytest.mark.parametrize(("memory", "batch"), [(16, 4096), (24, 4096), (48, 4096), (80, 8192), (141, 8192)])
 def test_big_gpus_take_bigger_steps(memory: int, batch: int) -> None:
     assert plan(FACTS, memory).max_num_batched_tokens == batch

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
-from server.core import Message, Picture, PictureSource, Role
+from server.core import Clip, ClipSource, DocumentSource, Message, Opened, Picture, PictureSource, Role
 from server.families import REGISTRY, load_family
 from server.families.family import UnknownFamilyError
 from server.families.text import Tokens
@@ -33,6 +33,7 @@ PLAIN = Tokens(FOLDER)
 CONTROLS: dict[str, int] = {token["content"]: token["id"] for token in DOCUMENT["added_tokens"]}
 CONTROL_IDS = frozenset(CONTROLS.values())
 START, END, PAD = CONTROLS["<|im_start|>"], CONTROLS["<|im_end|>"], CONTROLS["<|image_pad|>"]
+CLIP_PAD = CONTROLS["<|video_pad|>"]
 VISION_START, VISION_END = CONTROLS["<|vision_start|>"], CONTROLS["<|vision_end|>"]
 
 
@@ -41,16 +42,30 @@ def picture(blocks_high: int = 2, blocks_wide: int = 2) -> Picture:
     return Picture(np.zeros((grid[1] * grid[2], 1176), np.uint8), grid, "digest", (grid[2] * 14, grid[1] * 14))
 
 
+def clip(pairs: int = 2, blocks_high: int = 2, blocks_wide: int = 2, fps: float = 2.0, side: int = 14) -> Clip:
+    """A clip of twice as many frames as `pairs`."""
+    grid = (pairs, blocks_high * 2, blocks_wide * 2)
+    patches = np.zeros((grid[0] * grid[1] * grid[2], 6 * side * side), np.uint8)
+    return Clip(patches, grid, "clip", (grid[2] * side, grid[1] * side), fps=fps)
+
+
 SOURCE = PictureSource("data:", "messages[0].content[0]")
+CLIP_SOURCE = ClipSource(("data:",), "messages[0].content[0]", is_file=True)
 Spoken = tuple[Role, tuple[str | Picture, ...]]
 
 
 def build(spoken: Sequence[Spoken], family: Any = FAMILY) -> Any:
     """A prompt of turns in which pictures stand where they are seen."""
     messages = [
-        Message(role, tuple(SOURCE if isinstance(part, Picture) else part for part in parts)) for role, parts in spoken
+        Message(role, tuple(source(part) if isinstance(part, Picture) else part for part in parts))
+        for role, parts in spoken
     ]
-    return family.build_prompt(messages, [part for _, parts in spoken for part in parts if isinstance(part, Picture)])
+    shown = (part for _, parts in spoken for part in parts if isinstance(part, Picture))
+    return family.build_prompt(messages, [Opened(source(picture), (picture,)) for picture in shown])
+
+
+def source(picture: Picture) -> PictureSource | ClipSource:
+    return CLIP_SOURCE if isinstance(picture, Clip) else SOURCE
 
 
 def reference(spoken: Sequence[Spoken]) -> list[int]:
@@ -59,7 +74,10 @@ def reference(spoken: Sequence[Spoken]) -> list[int]:
         {
             "role": role,
             "content": [
-                {"type": "image"} if isinstance(part, Picture) else {"type": "text", "text": part} for part in parts
+                {"type": "text", "text": part}
+                if isinstance(part, str)
+                else {"type": "video" if isinstance(part, Clip) else "image"}
+                for part in parts
             ],
         }
         for role, parts in spoken
@@ -68,7 +86,7 @@ def reference(spoken: Sequence[Spoken]) -> list[int]:
     pictures = (part for _, parts in spoken for part in parts if isinstance(part, Picture))
     expanded: list[int] = []
     for token in WHOLE.encode(rendered, add_special_tokens=False).ids:
-        expanded += [token] * (next(pictures).patches.shape[0] // 4 if token == PAD else 1)
+        expanded += [token] * (next(pictures).patches.shape[0] // 4 if token in (PAD, CLIP_PAD) else 1)
     return expanded
 
 
@@ -76,7 +94,9 @@ roles: st.SearchStrategy[Role] = st.sampled_from(("system", "user", "assistant")
 harmless = st.text() | st.sampled_from(
     ["مرحبا بالعالم", "وَصْف", "ﻣﺮﺣﺒﺎ", "٤٢", "é", "👩‍👩‍👧", "\r\n", " ", "system\n", "Hello, world.", "a  b"]
 )
-pictures = st.builds(picture, st.integers(1, 4), st.integers(1, 4))
+pictures = st.builds(picture, st.integers(1, 4), st.integers(1, 4)) | st.builds(
+    clip, st.integers(1, 3), st.integers(1, 3), st.integers(1, 3)
+)
 conversations: st.SearchStrategy[list[Spoken]] = st.lists(
     st.tuples(roles, st.lists(harmless | pictures, max_size=5).map(tuple)), min_size=1, max_size=5
 )
@@ -98,6 +118,8 @@ CONVERSATIONS: list[list[Spoken]] = [
     [("user", (picture(), "What is this?"))],
     [("user", ("Before ", picture(3, 5), " between ", picture(), picture(1, 1), " after"))],
     [("system", (picture(),)), ("assistant", (picture(2, 3), "x")), ("user", ("y",))],
+    [("user", (clip(), "What happens?"))],
+    [("user", ("Before ", clip(3, 1, 2), picture(3, 5), " between ", clip(1, 1, 1), picture(), " after"))],
     [("user", ("two", " parts", "\nof", " text"))],
     [("user", ("\n",)), ("assistant", ("\n\n",)), ("user", (" ",))],
 ]
@@ -148,12 +170,31 @@ def test_every_picture_holds_its_own_run_of_placeholders(spoken: list[Spoken]) -
     shown = [part for _, parts in spoken for part in parts if isinstance(part, Picture)]
     assert [placed.picture for placed in prompt.pictures] == shown
     held = [position for placed in prompt.pictures for position in range(placed.offset, placed.offset + placed.length)]
-    assert held == [position for position, token in enumerate(prompt.token_ids) if token == PAD]
+    assert held == [position for position, token in enumerate(prompt.token_ids) if token in (PAD, CLIP_PAD)]
     for placed in prompt.pictures:
+        pad = CLIP_PAD if isinstance(placed.picture, Clip) else PAD
+        assert set(prompt.token_ids[placed.offset : placed.offset + placed.length]) == {pad}
+        assert (placed.pad, placed.extras) == (None, {})
         grid = placed.picture.grid_thw
         assert placed.length == grid[0] * grid[1] * grid[2] // 4
         assert prompt.token_ids[placed.offset - 1] == VISION_START
         assert prompt.token_ids[placed.offset + placed.length] == VISION_END
+
+
+def test_the_pages_of_a_document_stand_as_that_many_pictures_in_its_place() -> None:
+    pages = (picture(2, 1), picture(1, 3), picture())
+    document = DocumentSource("data:", "messages[0].content[1].file.file_data")
+    said: tuple[str | PictureSource | DocumentSource, ...] = ("Before ", document, SOURCE, " after")
+    opened = [Opened(document, pages), Opened(SOURCE, (picture(3, 3),))]
+    prompt = FAMILY.build_prompt([Message("user", said)], opened)
+    assert [placed.picture for placed in prompt.pictures] == [*pages, opened[1].pictures[0]]
+    assert prompt.token_ids == build([("user", ("Before ", *pages, opened[1].pictures[0], " after"))]).token_ids
+
+
+def test_a_document_without_a_page_leaves_no_trace() -> None:
+    document = DocumentSource("data:", "messages[0].content[0].file.file_data")
+    prompt = FAMILY.build_prompt([Message("user", (document, "a"))], [Opened(document, ())])
+    assert prompt.token_ids == build([("user", ("a",))]).token_ids
 
 
 # ---- What people type
@@ -209,7 +250,8 @@ def test_whatever_is_typed_the_control_tokens_of_a_prompt_are_the_templates_own(
         expected.append(START)
         for part in parts:
             if isinstance(part, Picture):
-                expected += [VISION_START, *[PAD] * (part.patches.shape[0] // 4), VISION_END]
+                pad = CLIP_PAD if isinstance(part, Clip) else PAD
+                expected += [VISION_START, *[pad] * (part.patches.shape[0] // 4), VISION_END]
         expected.append(END)
     expected.append(START)
     assert [token for token in build(spoken).token_ids if token in CONTROL_IDS] == expected
@@ -239,7 +281,13 @@ def copy_of_the_model(folder: Path, *, without: str = "", **changes: Any) -> Pat
 def test_the_models_own_limits_are_read() -> None:
     config = json.loads((FOLDER / "preprocessor_config.json").read_text())
     assert (FAMILY.min_pixels, FAMILY.max_pixels) == (config["min_pixels"], config["max_pixels"])
-    assert (FAMILY.factor, FAMILY.merge_size) == (28, 2)
+    assert (FAMILY.patch_size, FAMILY.merge_size, FAMILY.factor, FAMILY.takes_clips) == (14, 2, 28, True)
+    assert FAMILY.max_frame_pixels == json.loads((FOLDER / "video_preprocessor_config.json").read_text())["max_pixels"]
+
+
+def test_a_frame_may_be_as_large_as_a_picture_where_nothing_is_said_of_clips(tmp_path: Path) -> None:
+    family = load_family(copy_of_the_model(tmp_path))
+    assert family.max_frame_pixels == family.max_pixels
 
 
 @pytest.mark.parametrize(
@@ -256,15 +304,34 @@ def test_the_limits_are_read_in_every_spelling_that_they_have_had(tmp_path: Path
     assert (family.min_pixels, family.max_pixels) == (3136, 12_845_056)
 
 
+CUT: dict[str, int] = {"patch_size": 14, "spatial_merge_size": 2, "temporal_patch_size": 2}
+SIDES = {"qwen2_vl": 14, "qwen2_5_vl": 14, "qwen3_vl": 16, "qwen3_vl_moe": 16}
+
+
 @pytest.mark.parametrize("model_type", sorted(REGISTRY))
 def test_known_families_are_chosen_by_their_model_type(tmp_path: Path, model_type: str) -> None:
-    assert load_family(copy_of_the_model(tmp_path, config={"model_type": model_type})).factor == 28
+    side = SIDES[model_type]
+    config = {"model_type": model_type, "vision_config": CUT | {"patch_size": side}}
+    family = load_family(copy_of_the_model(tmp_path, config=config))
+    assert type(family) is REGISTRY[model_type]
+    assert (family.patch_size, family.factor) == (side, 2 * side)
+
+
+@pytest.mark.parametrize("model_type", sorted(REGISTRY))
+@pytest.mark.parametrize("name", CUT)
+def test_a_model_that_is_cut_in_another_way_than_its_kind_is_refused(
+    tmp_path: Path, model_type: str, name: str
+) -> None:
+    vision = CUT | {"patch_size": SIDES[model_type]} | {name: 3}
+    with pytest.raises(UnknownFamilyError, match="can be cut for its kind"):
+        load_family(copy_of_the_model(tmp_path, config={"model_type": model_type, "vision_config": vision}))
 
 
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"config": {"model_type": "llama"}}, "'llama' are not served; known types: qwen2_vl"),
+        ({"config": '{"model_type": "llama"}'}, "'llama' are not served: they cannot be shown pictures"),
+        ({"config": {"model_type": "other_vl"}}, "holds no chat template"),
         ({"config": "{"}, "no readable config.json"),
         ({"config": "[]"}, "no readable config.json"),
         ({"config": "{}"}, "no readable config.json"),
