@@ -7,7 +7,7 @@ awaited by then, so that a reply with status 200 starts only when there is somet
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -16,17 +16,22 @@ import anyio.to_thread
 from server.admission.gate import Gate, Ticket
 from server.core import (
     Caller,
+    Clip,
     Conversation,
+    DocumentSource,
     EngineState,
     Event,
     Finished,
     FinishReason,
     GenerationRequest,
+    MediaFact,
     Message,
+    Opened,
     Picture,
-    PictureSource,
+    Placed,
     Prompt,
     Sampling,
+    Source,
     TextDelta,
     Usage,
 )
@@ -40,16 +45,21 @@ FRAME = 12
 """Characters as which the role of a message counts there."""
 
 
-class Pictures(Protocol):
-    """Fetches, decodes and cuts pictures, in order."""
+class Media(Protocol):
+    """Fetches, decodes and cuts pictures, clips and documents."""
 
-    async def prepare(self, sources: Sequence[PictureSource], tenant: str) -> list[Picture]: ...
+    def opened(self, sources: Sequence[Source], tenant: str) -> AbstractAsyncContextManager[list[Opened]]:
+        """What the sources hold, in their order. Leaving the context gives back the memory that it counts."""
 
 
 class EventStream:
     """The events of one request, the first already known. Owns the ticket: close it, whatever happens."""
 
-    def __init__(self, first: Event, rest: AsyncGenerator[Event, None], ticket: Ticket) -> None:
+    def __init__(
+        self, first: Event, rest: AsyncGenerator[Event, None], ticket: Ticket, media: tuple[MediaFact, ...] = ()
+    ) -> None:
+        self.media = media
+        """What became of the request's pictures, clips and pages, in reading order."""
         self._first: Event | None = first
         self._rest = rest
         self._ticket = ticket
@@ -85,6 +95,7 @@ class Answer:
 
     choices: tuple[Choice, ...]
     usage: Usage
+    media: tuple[MediaFact, ...] = ()
 
 
 class Inference:
@@ -95,18 +106,20 @@ class Inference:
         *,
         engine: Engine,
         family: Family,
-        pictures: Pictures,
+        media: Media,
         gate: Gate,
         default_max_tokens: int | None = None,
     ) -> None:
         self._engine = engine
         self._family = family
-        self._pictures = pictures
+        self._media = media
         self._gate = gate
         self._default_max_tokens = default_max_tokens
 
-    async def begin(self, conversation: Conversation, caller: Caller) -> EventStream:
+    async def begin(self, conversation: Conversation, caller: Caller, *, streamed: bool = True) -> EventStream:
         """Admit a request, prepare it and await its first event. Cancelling this ends all of its work.
+
+        Where the answer is not `streamed`, the engine may tell of many tokens at once.
 
         Raises:
             ApiError: Overloaded, EngineNotReady, InvalidImage, ContextLengthExceeded, or what the engine says.
@@ -114,38 +127,47 @@ class Inference:
         ticket = self._gate.enter()
         try:
             self._require_ready()
-            request = await self._prepare(conversation, caller)
-            events = self._engine.generate(request)
-            try:
-                first = await anext(events)
-            except BaseException:
-                await events.aclose()
-                raise
+            self._refuse_endless(text_length(conversation.messages))
+            async with self._media.opened(conversation.sources, caller.tenant) as opened:
+                request = await self._build(conversation, opened, caller, streamed)
+                facts = media_facts(opened, request.prompt.pictures)
+                first, events = await self._start(request)
         except BaseException:
             ticket.close()
             raise
-        return EventStream(first, events, ticket)
+        return EventStream(first, events, ticket, facts)
 
     async def answer(self, conversation: Conversation, caller: Caller) -> Answer:
         """Run a request to its end and fold its events."""
-        async with aclosing(await self.begin(conversation, caller)) as stream:
-            return await fold(stream, conversation.sampling.n)
+        n = conversation.sampling.n
+        stream = await self.begin(conversation, caller, streamed=False)
+        del conversation  # with the pictures as they came: the answer may take minutes
+        async with aclosing(stream):
+            return await fold(stream, n)
 
     def _require_ready(self) -> None:
         if self._engine.state is not EngineState.READY:
             raise EngineNotReady(f"The engine is {self._engine.state.value}; please try again.")
 
-    async def _prepare(self, conversation: Conversation, caller: Caller) -> GenerationRequest:
-        characters = text_length(conversation.messages)
-        self._refuse_endless(characters)
-        sources = conversation.pictures
-        pictures = await self._pictures.prepare(sources, caller.tenant) if sources else []
-        if characters + FRAME * len(conversation.messages) > LONG_TEXT:
-            prompt = await anyio.to_thread.run_sync(self._family.build_prompt, conversation.messages, pictures)
+    async def _build(
+        self, conversation: Conversation, opened: Sequence[Opened], caller: Caller, streamed: bool
+    ) -> GenerationRequest:
+        messages = conversation.messages
+        if text_length(messages) + FRAME * len(messages) > LONG_TEXT:
+            prompt = await anyio.to_thread.run_sync(self._family.build_prompt, messages, opened)
         else:
-            prompt = self._family.build_prompt(conversation.messages, pictures)
+            prompt = self._family.build_prompt(messages, opened)
         sampling = self._fit(conversation.sampling, prompt)
-        return GenerationRequest(conversation.request_id, prompt, sampling, caller.tenant)
+        return GenerationRequest(conversation.request_id, prompt, sampling, caller.tenant, streamed)
+
+    async def _start(self, request: GenerationRequest) -> tuple[Event, AsyncGenerator[Event, None]]:
+        """Hand a request to the engine and await its first event."""
+        events = self._engine.generate(request)
+        try:
+            return await anext(events), events
+        except BaseException:
+            await events.aclose()
+            raise
 
     def _refuse_endless(self, characters: int) -> None:
         """Refuse texts that cannot fit by far, before their pictures are fetched and their tokens counted."""
@@ -183,6 +205,24 @@ def text_length(messages: Sequence[Message]) -> int:
     return sum(len(part) for message in messages for part in message.content if isinstance(part, str))
 
 
+def media_facts(opened: Sequence[Opened], placed: Sequence[Placed]) -> tuple[MediaFact, ...]:
+    """The small facts about pictures that are worth keeping longer than their patches; `placed` in the same order."""
+    places = iter(placed)
+    return tuple(_fact(one, picture, next(places).length) for one in opened for picture in one.pictures)
+
+
+def _fact(opened: Opened, picture: Picture, tokens: int) -> MediaFact:
+    fact = MediaFact(
+        param=opened.source.param,
+        kind="page" if isinstance(opened.source, DocumentSource) else "image",
+        original_size=picture.original_size,
+        resized_size=picture.resized_size,
+        tokens=tokens,
+        page=picture.page,
+    )
+    return replace(fact, kind="video", frames=picture.frames, fps=picture.fps) if isinstance(picture, Clip) else fact
+
+
 async def fold(stream: EventStream, n: int) -> Answer:
     """Gather a stream's events into one answer with `n` choices."""
     texts: list[list[str]] = [[] for _ in range(n)]
@@ -198,4 +238,4 @@ async def fold(stream: EventStream, n: int) -> Answer:
                 usage = event
     for choice, parts in zip(choices, texts, strict=True):
         choice.text = "".join(parts)
-    return Answer(tuple(choices), usage)
+    return Answer(tuple(choices), usage, stream.media)

@@ -19,9 +19,11 @@ from server.admission.keys import KeyRing, KeysError
 from server.app import create_app, key_ring
 from server.engine.arguments import engine_environment
 from server.engine.device import Device, find_device
-from server.engine.processes import end_all, redirect_output, start_zygote
+from server.engine.processes import ZYGOTE, end_all, redirect_output, start_fork_server
 from server.engine.setup import set_up_engine
 from server.media.addresses import AllowList
+from server.media.files import Folders
+from server.media.pool import DECODERS
 from server.routes.http11 import BoundedHttp
 from server.services import Services
 from server.settings import Settings, SettingsError
@@ -56,7 +58,10 @@ def serve(settings: Settings) -> int:
     try:
         with tempfile.TemporaryDirectory(prefix="ain-", ignore_cleanup_errors=True) as scratch:
             if settings.engine == "vllm":
-                start_zygote(engine_environment(settings, device, log_file, Path(scratch)))
+                environment = engine_environment(settings, device, log_file, Path(scratch))
+                start_fork_server([ZYGOTE, DECODERS], environment)
+            else:
+                start_fork_server([DECODERS], {})
             status = Process(settings, keys, console, device, log_file, listener).run()
             end_all(END_GRACE_S)
     except Exception as error:
@@ -177,10 +182,15 @@ def curl_line(address: str, model: str, *, with_key: bool) -> str:
 
 def _check(settings: Settings) -> None:
     """Find now what would otherwise be found only when the model is up."""
-    try:
-        AllowList.parse(settings.fetch_allowed_hosts)
-    except ValueError as error:
-        raise SettingsError(f"--fetch-allowed-hosts: {error}") from error
+    for flag, check in (
+        ("--fetch-allowed-hosts", lambda: AllowList.parse(hosts=settings.fetch_allowed_hosts)),
+        ("--fetch-allowed-networks", lambda: AllowList.parse(networks=settings.fetch_allowed_networks)),
+        ("--media-folders", lambda: Folders(settings.media_folders)),
+    ):
+        try:
+            check()
+        except ValueError as error:
+            raise SettingsError(f"{flag}: {error}") from error
     if settings.node_rank > 0:
         raise SettingsError(
             "--node-rank: this server is for node 0. On the others run the engine without a server: "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import math
 from collections.abc import Callable
 from contextlib import aclosing
 from pathlib import Path
@@ -11,7 +11,7 @@ from pathlib import Path
 import anyio.to_thread
 import numpy as np
 
-from server.core import EngineState, GenerationRequest, Message, Picture, PictureSource, Sampling
+from server.core import EngineState, GenerationRequest, Message, Opened, Picture, PictureSource, Sampling
 from server.engine.checkpoint import find_checkpoint
 from server.engine.protocol import Engine, StartupError
 from server.engine.setup import EngineSetup
@@ -19,18 +19,17 @@ from server.errors import ApiError
 from server.families import load_family
 from server.families.family import Family, UnknownFamilyError
 from server.inference import Inference
-from server.media.pixels import PixelLimits
-from server.media.prepare import MediaLimits, Preparer
+from server.media.patches import patchify
+from server.media.setup import set_up_media
 from server.services import Services
-from server.settings import Settings
 from server.telemetry.console import Console
+from server.telemetry.metrics import watch
 
 WATCH_EVERY_S = 0.2
-WARM_UP_GRID = (1, 4, 4)
+WORKERS_UP_WITHIN_S = 120.0
+WARM_UP_SIDE = 56
+"""Least side of the first picture, in pixels."""
 MIB = 1 << 20
-MAX_DECODE_THREADS = 8
-"""Each may hold 1.2 GB in the worst case, a picture of 100 megapixels."""
-
 SetUpEngine = Callable[[Path, Family], EngineSetup]
 """Decides how the engine runs the model in a folder."""
 
@@ -83,15 +82,19 @@ async def bring_up(services: Services, console: Console, set_up_engine: SetUpEng
         console.note(note)
     services.engine = setup.engine
     await setup.engine.start(steps.begin)
+    services.preparer = set_up_media(settings, family, setup.max_pixels, setup.engine.max_model_len)
+    watch(services.preparer.readings)
+    workers = asyncio.create_task(services.preparer.start())
     if settings.warmup:
         steps.begin("Warm up", "a picture and a word")
         await _first_request(setup.engine, family)
+    steps.begin("Start the decode workers")
+    await _within(workers, WORKERS_UP_WITHIN_S)
     steps.end()
-    services.preparer = _preparer(settings, family, setup.max_pixels, setup.engine.max_model_len)
     services.inference = Inference(
         engine=setup.engine,
         family=family,
-        pictures=services.preparer,
+        media=services.preparer,
         gate=services.gate,
         default_max_tokens=settings.default_max_tokens,
     )
@@ -105,11 +108,11 @@ async def until_dead(engine: Engine) -> None:
 
 async def warm_up(engine: Engine, family: Family) -> None:
     """Run a first picture and a first word through the engine, so that no client waits for what is made lazily."""
-    grid_t, grid_h, grid_w = WARM_UP_GRID
-    patches = np.zeros((grid_t * grid_h * grid_w, 3 * 2 * 14 * 14), np.uint8)
-    picture = Picture(patches, WARM_UP_GRID, "warm-up", (grid_w * 14, grid_h * 14))
-    message = Message("user", (PictureSource("", ""), "Warm up."))
-    prompt = family.build_prompt([message], [picture])
+    side = math.ceil(WARM_UP_SIDE / family.factor) * family.factor
+    patches, grid = patchify(np.zeros((1, side, side, 3), np.uint8), family.patch_size)
+    picture = Picture(patches, grid, "warm-up", (side, side))
+    source = PictureSource("", "")
+    prompt = family.build_prompt([Message("user", (source, "Warm up."))], [Opened(source, (picture,))])
     request = GenerationRequest("warm-up", prompt, Sampling(max_tokens=2, temperature=0.0))
     async with aclosing(engine.generate(request)) as events:
         async for _ in events:
@@ -125,28 +128,18 @@ async def _first_request(engine: Engine, family: Family) -> None:
         ) from error
 
 
+async def _within(workers: asyncio.Task[None], seconds: float) -> None:
+    try:
+        await asyncio.wait_for(workers, seconds)
+    except TimeoutError:
+        raise StartupError(
+            f"The decode workers did not start within {seconds:g} s.",
+            "The log says why; with little memory, lower --decode-workers.",
+        ) from None
+
+
 def _family_of(folder: Path) -> Family:
     try:
         return load_family(folder)
     except UnknownFamilyError as error:
         raise StartupError(str(error), "Choose a model of a known family, or complete its files.") from error
-
-
-def _preparer(settings: Settings, family: Family, max_pixels: int, max_model_len: int) -> Preparer:
-    pixels = PixelLimits(
-        min_pixels=min(settings.min_pixels or family.min_pixels, max_pixels),
-        max_pixels=max_pixels,
-        hard_max_pixels=max_pixels,
-        factor=family.factor,
-    )
-    limits = MediaLimits(
-        max_pictures=settings.max_pictures,
-        max_picture_bytes=settings.max_picture_mib * MIB,
-        max_request_bytes=settings.max_body_mib * MIB,
-        max_request_tokens=max_model_len,
-        max_decoded_pixels=settings.max_picture_megapixels * 1_000_000,
-        fetch_timeout_s=settings.fetch_timeout_s,
-        allowed_hosts=tuple(settings.fetch_allowed_hosts),
-        decode_threads=settings.decode_threads or min(MAX_DECODE_THREADS, len(os.sched_getaffinity(0))),
-    )
-    return Preparer(pixels, limits)

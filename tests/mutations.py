@@ -32,6 +32,7 @@ NUMBERS: Final = "tests/e2e/test_seeing.py::test_reads_numbers[en]"
 UPRIGHT: Final = "tests/e2e/test_seeing.py::test_a_photograph_is_seen_upright"
 ON_WHITE: Final = "tests/e2e/test_seeing.py::test_transparency_is_seen_on_white"
 PAIRS: Final = "tests/e2e/test_order.py::test_swapping_the_pictures_swaps_the_answer"
+CLIPS: Final = "tests/e2e/test_clips.py::test_a_film_is_seen[mp4-libx264]"
 REFERENCE: Final = "tests/e2e/test_fidelity.py::test_answers_are_those_of_transformers"
 BUDGETS: Final = "tests/e2e/test_fidelity.py::test_a_budget_sets_the_tokens_of_a_picture"
 PROMPTS: Final = "tests/e2e/test_fidelity.py::test_prompt_tokens_are_the_processors"
@@ -53,61 +54,77 @@ class Mutation:
     e2e: tuple[str, ...]
 
 
-PIXELS, PREPARE = "server/media/pixels.py", "server/media/prepare.py"
+PIXELS, PATCHES, WORK = "server/media/pixels.py", "server/media/patches.py", "server/media/work.py"
 DECODE, FAMILY = "server/media/decode.py", "server/families/qwen_vl.py"
-RESIZE = "image.resize((width, height), Image.Resampling.BICUBIC)"
-CUT = "band.transpose(2, 0, 3, 5, 1, 4)"
+GATHER = "[..., 0].transpose(2, 0, 3, 1)"
+SIZE = "height, width = target_size(picture.height, picture.width, job.budget, limits.pixels, param=job.param)"
+RESIZED = "resize(picture.pixels(height, width), height, width)[np.newaxis]"
 
 MUTATIONS: Final = (
-    Mutation("patch order: columns before rows", PIXELS, CUT, "band.transpose(2, 3, 0, 5, 1, 4)", MEDIA, (SHAPES,)),
-    Mutation("patches: rows and columns swapped", PIXELS, CUT, "band.transpose(2, 0, 3, 5, 4, 1)", MEDIA, (NUMBERS,)),
+    Mutation("patch order: columns before rows", PATCHES, GATHER, "[..., 0].transpose(2, 3, 0, 1)", MEDIA, (SHAPES,)),
+    Mutation(
+        "patches: rows and columns swapped",
+        PATCHES,
+        "into[:, :, place] = pixels",
+        "into[:, :, place] = pixels.reshape(-1, 3, patch, patch).swapaxes(2, 3).reshape(pixels.shape)",
+        MEDIA,
+        (NUMBERS,),
+    ),
     Mutation(
         "channels: red and blue swapped",
-        PREPARE,
-        "patchify(np.asarray(resized))",
-        "patchify(np.asarray(resized)[..., ::-1])",
+        WORK,
+        RESIZED,
+        "resize(picture.pixels(height, width), height, width)[np.newaxis, ..., ::-1]",
         MEDIA,
         (COLOURS, SHAPES),
     ),
     Mutation(
         "pictures: first and second swapped",
-        PREPARE,
-        "for source in sources]",
-        "for source in reversed(sources)]",
+        "server/media/prepare.py",
+        "zip(checked, pictures, strict=True)]",
+        "zip(checked, reversed(pictures), strict=True)]",
         MEDIA,
         (PAIRS,),
     ),
     Mutation(
         "pictures: swapped on the way to the engine",
-        "server/engine/vllm.py",
-        "placed.picture.patches for placed in pictures]",
-        "placed.picture.patches for placed in reversed(pictures)]",
+        "server/engine/inputs.py",
+        "for placed in prompt.pictures:\n        modality",
+        "for placed in reversed(prompt.pictures):\n        modality",
         "tests/unit/engine",
         (PAIRS,),
     ),
     Mutation(
+        "clips: frames backwards",
+        WORK,
+        "frames, original, fps = clip.frames,",
+        "frames, original, fps = clip.frames[::-1],",
+        MEDIA,
+        (CLIPS,),
+    ),
+    Mutation(
         "resize: height and width swapped",
-        PREPARE,
-        "height, width = size",
-        "width, height = size",
+        WORK,
+        SIZE,
+        SIZE.replace("height, width =", "width, height =", 1),
         MEDIA,
         (SIDES, NUMBERS),
     ),
     Mutation(
-        "resize: nearest, by way of half the size",
-        PREPARE,
-        RESIZE,
-        "image.resize((width // 2, height // 2), 0).resize((width, height), 0)",
-        MEDIA,
-        (NUMBERS, REFERENCE),
-    ),
-    Mutation(
         "resize: to half the size",
-        PREPARE,
-        "target_size(image.height, image.width, budget, pixels, param=param)",
-        "target_size(image.height // 2 + 1, image.width // 2 + 1, budget, pixels, param=param)",
+        WORK,
+        SIZE,
+        SIZE.replace("(picture.height, picture.width,", "(picture.height // 2 + 1, picture.width // 2 + 1,"),
         MEDIA,
         (BUDGETS,),
+    ),
+    Mutation(
+        "resize: nearest",
+        "server/media/resize.py",
+        'mode="bicubic", antialias=True',
+        'mode="nearest"',
+        MEDIA,
+        (REFERENCE,),
     ),
     Mutation(
         "resize: rounded up", PIXELS, "round(width / factor)", "math.ceil(width / factor)", MEDIA, (BUDGETS, PROMPTS)
@@ -120,7 +137,7 @@ MUTATIONS: Final = (
         FAMILIES,
         (REFERENCE,),
     ),
-    Mutation("photographs: not turned", DECODE, "if turn is None else image.transpose(turn)", "", MEDIA, (UPRIGHT,)),
+    Mutation("photographs: not turned", DECODE, "if orientation == 1:", "if orientation:", MEDIA, (UPRIGHT,)),
     Mutation("transparency: on black", DECODE, "(255, 255, 255))", "(0, 0, 0))", MEDIA, (ON_WHITE,)),
     Mutation(
         "control tokens: typed ones are real",

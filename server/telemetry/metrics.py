@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from server.core import Reading
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -21,3 +27,29 @@ READY = Gauge("ain_ready", "1 while the server takes requests.")
 def exposition() -> bytes:
     """All metrics in Prometheus' text format."""
     return generate_latest(REGISTRY)
+
+
+class Readings(Collector):
+    """Asks the rooms for their numbers when somebody looks, so that they need not tell them all the time."""
+
+    def __init__(self) -> None:
+        self.source: Callable[[], Iterable[Reading]] = tuple
+
+    def collect(self) -> Iterator[Metric]:
+        """One metric for each name, with a sample for each of its readings."""
+        families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
+        for reading in self.source():
+            if reading.name not in families:
+                kind = CounterMetricFamily if reading.is_counter else GaugeMetricFamily
+                families[reading.name] = kind(reading.name, reading.help, labels=[name for name, _ in reading.labels])
+            families[reading.name].add_metric([value for _, value in reading.labels], reading.value)
+        yield from families.values()
+
+
+_readings = Readings()
+REGISTRY.register(_readings)
+
+
+def watch(source: Callable[[], Iterable[Reading]]) -> None:
+    """Show what `source` reads from here on; it takes the place of an earlier one."""
+    _readings.source = source

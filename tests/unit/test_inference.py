@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import threading
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+import weakref
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,16 +17,23 @@ import pytest
 from server.admission.gate import Gate
 from server.core import (
     Caller,
+    Clip,
+    ClipSource,
     Conversation,
+    DocumentSource,
     Event,
     Finished,
     FinishReason,
     GenerationRequest,
+    MediaFact,
     Message,
+    Opened,
     Picture,
     PictureSource,
+    Placed,
     Prompt,
     Sampling,
+    Source,
     TextDelta,
     Usage,
 )
@@ -38,7 +47,8 @@ CALLER = Caller("somebody", "tenant-1")
 class Letters:
     """A family whose every letter is a token."""
 
-    min_pixels, max_pixels, factor, merge_size = 3136, 200_704, 28, 2
+    min_pixels, max_pixels, factor, patch_size, merge_size = 3136, 200_704, 28, 14, 2
+    takes_clips = True
 
     def __init__(self) -> None:
         self.threads: list[int] = []
@@ -46,39 +56,66 @@ class Letters:
     def tokens_at_least(self, characters: int) -> int:
         return characters // 10
 
-    def build_prompt(self, messages: Sequence[Message], pictures: Sequence[Picture]) -> Prompt:
+    def build_prompt(self, messages: Sequence[Message], opened: Sequence[Opened]) -> Prompt:
         self.threads.append(threading.get_ident())
-        return Prompt([ord(letter) for message in messages for part in message.content for letter in str(part)])
+        ids = [ord(letter) for message in messages for part in message.content for letter in str(part)]
+        placed = (Placed(picture, 0, 10 * number) for number, picture in enumerate(_all(opened), 1))
+        return Prompt(ids, tuple(placed))
+
+
+def _all(opened: Sequence[Opened]) -> list[Picture]:
+    return [picture for one in opened for picture in one.pictures]
+
+
+def picture(page: int | None = None) -> Picture:
+    return Picture(np.zeros((4, 1176), np.uint8), (1, 2, 2), "digest", (30, 20), page=page)
 
 
 @dataclass
-class Pictures:
-    """Pictures that are at hand, broken, or never come."""
+class Media:
+    """Pictures that are at hand, broken, or never come; clips of six frames; documents of pages 3 and 5."""
 
     error: ApiError | None = None
     never: bool = False
     asked: list[tuple[int, str]] = field(default_factory=list)
+    held: int = 0
+    """Requests whose pictures are in memory."""
+    given: list[weakref.ref[Any]] = field(default_factory=list)
+    """The patches of all pictures, without keeping them."""
 
-    async def prepare(self, sources: Sequence[PictureSource], tenant: str) -> list[Picture]:
-        self.asked.append((len(sources), tenant))
+    @asynccontextmanager
+    async def opened(self, sources: Sequence[Source], tenant: str) -> AsyncIterator[list[Opened]]:
+        if sources:
+            self.asked.append((len(sources), tenant))
         if self.never:
             await anyio.sleep_forever()
         if self.error is not None:
             raise self.error
-        return [Picture(np.zeros((4, 1176), np.uint8), (1, 2, 2), "digest", (28, 28)) for _ in sources]
+        self.held += 1
+        try:
+            yield [Opened(source, self._pictures(source)) for source in sources]
+        finally:
+            self.held -= 1
+
+    def _pictures(self, source: Source) -> tuple[Picture, ...]:
+        pictures: tuple[Picture, ...] = (picture(),)
+        if isinstance(source, DocumentSource):
+            pictures = (picture(3), picture(5))
+        if isinstance(source, ClipSource):
+            pictures = (Clip(np.zeros((12, 1176), np.uint8), (3, 2, 2), "digest", (30, 20), fps=1.5),)
+        self.given += [weakref.ref(one.patches) for one in pictures]
+        return pictures
 
 
 class Room:
     """An Inference with everything around it."""
 
-    def __init__(self, script: Script | None = None, pictures: Pictures | None = None, **options: Any) -> None:
+    def __init__(self, script: Script | None = None, media: Media | None = None, **options: Any) -> None:
         self.engine = ScriptedEngine(script)
         self.gate = Gate(2)
         self.family = Letters()
-        self.pictures = pictures or Pictures()
-        self.inference = Inference(
-            engine=self.engine, family=self.family, pictures=self.pictures, gate=self.gate, **options
-        )
+        self.media = media or Media()
+        self.inference = Inference(engine=self.engine, family=self.family, media=self.media, gate=self.gate, **options)
 
     async def ready(self) -> Room:
         await self.engine.start(lambda phase, detail: None)
@@ -86,7 +123,7 @@ class Room:
 
     @property
     def empty(self) -> bool:
-        return self.gate.inside == 0 and self.engine.running == 0
+        return (self.gate.inside, self.engine.running, self.media.held) == (0, 0, 0)
 
 
 def ask(text: str = "Hello", pictures: int = 0, **sampling: Any) -> Conversation:
@@ -155,7 +192,7 @@ async def test_a_full_house_is_refused_before_any_work() -> None:
     streams = [await room.inference.begin(ask(), CALLER) for _ in range(2)]
     with pytest.raises(Overloaded):
         await room.inference.begin(ask(pictures=1), CALLER)
-    assert room.pictures.asked == []
+    assert room.media.asked == []
     assert len(room.family.threads) == 2
     for stream in streams:
         await stream.aclose()
@@ -166,23 +203,23 @@ async def test_an_engine_that_is_not_ready_is_told_before_any_work() -> None:
     room = Room()
     with pytest.raises(EngineNotReady, match="starting"):
         await room.inference.begin(ask(pictures=1), CALLER)
-    assert room.pictures.asked == []
+    assert room.media.asked == []
     assert room.empty
 
 
 @pytest.mark.parametrize(
-    ("script", "pictures", "conversation", "error"),
+    ("script", "media", "conversation", "error"),
     [
-        (Script(), Pictures(InvalidImage("x", code="invalid_image")), ask(pictures=1), InvalidImage),
-        (Script(max_model_len=3), Pictures(), ask(), ContextLengthExceeded),
-        (Script(fail_after=0), Pictures(), ask(), EngineDied),
+        (Script(), Media(InvalidImage("x", code="invalid_image")), ask(pictures=1), InvalidImage),
+        (Script(max_model_len=3), Media(), ask(), ContextLengthExceeded),
+        (Script(fail_after=0), Media(), ask(), EngineDied),
     ],
     ids=["a broken picture", "too long", "a dying engine"],
 )
 async def test_whatever_goes_wrong_the_place_is_given_back(
-    script: Script, pictures: Pictures, conversation: Conversation, error: type[ApiError]
+    script: Script, media: Media, conversation: Conversation, error: type[ApiError]
 ) -> None:
-    room = await Room(script, pictures).ready()
+    room = await Room(script, media).ready()
     with pytest.raises(error):
         await room.inference.begin(conversation, CALLER)
     assert room.empty
@@ -196,12 +233,12 @@ async def test_an_engine_that_dies_in_mid_answer_gives_the_place_back() -> None:
 
 
 @pytest.mark.parametrize(
-    ("script", "pictures"),
-    [(Script(first_delay=60), Pictures()), (Script(stall_after=1), Pictures()), (Script(), Pictures(never=True))],
+    ("script", "media"),
+    [(Script(first_delay=60), Media()), (Script(stall_after=1), Media()), (Script(), Media(never=True))],
     ids=["before the first token", "in mid answer", "while pictures are prepared"],
 )
-async def test_cancelling_ends_all_work(script: Script, pictures: Pictures) -> None:
-    room = await Room(script, pictures).ready()
+async def test_cancelling_ends_all_work(script: Script, media: Media) -> None:
+    room = await Room(script, media).ready()
     with anyio.move_on_after(0.02) as scope:
         await room.inference.answer(ask(pictures=1), CALLER)
     assert scope.cancelled_caught
@@ -211,12 +248,45 @@ async def test_cancelling_ends_all_work(script: Script, pictures: Pictures) -> N
 # ---- Pictures and text
 
 
-async def test_pictures_are_prepared_for_their_tenant_and_only_where_there_are_any() -> None:
+async def test_pictures_are_prepared_for_their_tenant() -> None:
     room = await Room().ready()
-    await room.inference.answer(ask(), CALLER)
-    assert room.pictures.asked == []
     await room.inference.answer(ask(pictures=2), CALLER)
-    assert room.pictures.asked == [(2, "tenant-1")]
+    assert room.media.asked == [(2, "tenant-1")]
+
+
+MIXED = Conversation(
+    "req-1",
+    (
+        Message("user", (PictureSource("data:", "a"), "x", ClipSource(("data:",), "b", is_file=True))),
+        Message("user", ("y", DocumentSource("data:", "c"))),
+    ),
+)
+FACTS = (
+    MediaFact("a", "image", (30, 20), (28, 28), 10),
+    MediaFact("b", "video", (30, 20), (28, 28), 20, frames=6, fps=1.5),
+    MediaFact("c", "page", (30, 20), (28, 28), 30, page=3),
+    MediaFact("c", "page", (30, 20), (28, 28), 40, page=5),
+)
+
+
+async def test_what_became_of_the_media_is_told_in_reading_order() -> None:
+    room = await Room(Script(max_model_len=4096)).ready()
+    assert (await room.inference.answer(MIXED, CALLER)).media == FACTS
+    async with aclosing(await room.inference.begin(MIXED, CALLER)) as stream:
+        assert stream.media == FACTS
+    assert (await room.inference.answer(ask(), CALLER)).media == ()
+
+
+async def test_patches_are_let_go_as_soon_as_the_engine_has_them() -> None:
+    room = Room()
+    room.engine = Forgetful()
+    await room.ready()
+    room.inference = Inference(engine=room.engine, family=room.family, media=room.media, gate=room.gate)
+    async with aclosing(await room.inference.begin(MIXED, CALLER)) as stream:
+        assert room.media.held == 0
+        gc.collect()
+        assert [reference() for reference in room.media.given] == [None] * 4
+        assert len(stream.media) == 4
 
 
 async def test_long_texts_are_tokenised_beside_the_event_loop() -> None:
@@ -262,11 +332,21 @@ async def test_a_text_that_cannot_fit_by_far_is_refused_before_pictures_are_fetc
     room = await Room(Script(max_model_len=100)).ready()
     with pytest.raises(ContextLengthExceeded, match="your messages have more than 200 tokens"):
         await room.inference.begin(ask("x" * 2000, pictures=1), CALLER)
-    assert room.pictures.asked == []
+    assert room.media.asked == []
     assert room.family.threads == []
 
 
-# ---- A made-up engine
+# ---- Made-up engines
+
+
+class Forgetful(ScriptedEngine):
+    """Keeps nothing of a request once it has begun to answer, as the real one."""
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
+        del request
+        yield TextDelta(0, "a")
+        yield Finished(0, FinishReason.STOP)
+        yield Usage(1, 1)
 
 
 class Interleaved(ScriptedEngine):
@@ -285,7 +365,7 @@ async def test_choices_may_come_in_any_order() -> None:
     room = Room()
     engine = Interleaved()
     await engine.start(lambda phase, detail: None)
-    room.inference = Inference(engine=engine, family=room.family, pictures=room.pictures, gate=room.gate)
+    room.inference = Inference(engine=engine, family=room.family, media=room.media, gate=room.gate)
     answer = await room.inference.answer(ask(n=2), CALLER)
     assert answer.choices == (Choice("zero", FinishReason.STOP), Choice("one", FinishReason.LENGTH))
     assert answer.usage == Usage(1, 2, 3)
