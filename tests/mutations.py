@@ -97,8 +97,8 @@ MUTATIONS: Final = (
     Mutation(
         "clips: frames backwards",
         WORK,
-        "frames, original, fps = clip.frames,",
-        "frames, original, fps = clip.frames[::-1],",
+        "frames, original, fps, seconds = clip.frames,",
+        "frames, original, fps, seconds = clip.frames[::-1],",
         MEDIA,
         (CLIPS,),
     ),

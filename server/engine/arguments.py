@@ -112,7 +112,8 @@ def _gpu_defaults(sized: Plan, pictures: int, clips: int) -> dict[str, Any]:
 
 def _cpu_defaults(config: Mapping[str, Any], pictures: int, clips: int, family: Family) -> dict[str, Any]:
     """Eager mode saves minutes of compilation; profiling a largest picture on a CPU would cost as much."""
-    text = config.get("text_config") or config
+    # InternVL's own checkpoints say llm_config.
+    context = (config.get("text_config") or config.get("llm_config") or config).get("max_position_embeddings")
     # Nothing is profiled here, so sizes serve to warm up a processor that pictures in patches never meet. Where it cuts
     # them itself, its largest picture also says how many tokens there must be room for.
     size = {} if family.patch_size == 1 else SMALL
@@ -120,7 +121,7 @@ def _cpu_defaults(config: Mapping[str, Any], pictures: int, clips: int, family: 
         "enforce_eager": True,
         "skip_mm_profiling": True,
         "max_num_seqs": CPU_MAX_SEQS,
-        "max_model_len": min(text.get("max_position_embeddings", CPU_MAX_CONTEXT), CPU_MAX_CONTEXT),
+        **({"max_model_len": min(context, CPU_MAX_CONTEXT)} if context else {}),
         "limit_mm_per_prompt": {
             "image": {"count": pictures, **size},
             "video": {"count": clips, **({"num_frames": 2} if size else {}), **size},

@@ -14,8 +14,11 @@ from server import demo
 from server.engine.protocol import StartupError
 
 DEMO = "demo"
-FILES = ["*.json", "*.jinja", "*.txt", "*.model", "*.safetensors"]
-"""What a served model needs from a hub repository: no pickled weights, no training leftovers."""
+FILES = ["*.json", "*.jinja", "*.txt", "*.model", "*.safetensors", "*.py"]
+"""What a served model needs from a hub repository: no pickled weights, no training leftovers.
+
+Code that a model brings along is never run unless the operator says `--engine-arg trust_remote_code=true`.
+"""
 
 VIDEO_SETTINGS = "video_preprocessor_config.json"
 VIDEO_MIN_PIXELS = 128 * 28 * 28

@@ -52,4 +52,5 @@ class Qwen3Vl(QwenVl):
 def _times(clip: Clip) -> tuple[float, ...]:
     """Seconds from the beginning of the video to the middle of each patch of frames."""
     seconds = clip.seconds or tuple(frame / clip.fps for frame in range(clip.frames))
+    seconds += seconds[-1:] * (clip.frames - len(seconds))  # of an odd number of frames the last is shown twice
     return tuple((seconds[i] + seconds[i + FRAMES_PER_PATCH - 1]) / 2 for i in range(0, clip.frames, FRAMES_PER_PATCH))

@@ -57,6 +57,9 @@ def _picture(source: PictureSource, limits: RequestLimits, work: WorkLimits) -> 
 
 
 def _clip(source: ClipSource, limits: RequestLimits, work: WorkLimits) -> Checked:
+    if not limits.takes_clips:
+        message = "This model is shown pictures only: send some frames of the clip as pictures."
+        raise invalid_media("video", message, code="invalid_image", param=source.param)
     check_choice(source.frames, source.budget, work.clips, param=source.param)
     job = ClipJob(source.param, limits.max_tokens, source.budget, is_file=source.is_file, choice=source.frames)
     if source.is_file:

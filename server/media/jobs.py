@@ -99,6 +99,9 @@ class Cut:
     original_size: tuple[int, int]
     page: int | None = None
     fps: float | None = None
+    """Of a clip: frames a second among those that were taken."""
+    seconds: tuple[float, ...] = ()
+    """Of a clip file: when each of these frames is shown."""
 
 
 def pack_job(job: Job) -> bytes:
@@ -149,7 +152,9 @@ def pictures_of(cuts: Sequence[Cut], memory: Octets, digest: str) -> tuple[Pictu
         if cut.fps is None:
             pictures.append(Picture(patches, cut.patches.grid_thw, name, cut.original_size, page=cut.page))
         else:
-            pictures.append(Clip(patches, cut.patches.grid_thw, name, cut.original_size, fps=cut.fps))
+            pictures.append(
+                Clip(patches, cut.patches.grid_thw, name, cut.original_size, fps=cut.fps, seconds=cut.seconds)
+            )
     return tuple(pictures)
 
 
@@ -160,6 +165,7 @@ def _cut(value: Any) -> Cut:
             "original_size": [int(width), int(height)],
             "page": int() | None as page,
             "fps": float() | None as fps,
-        } if min(t, h, w, bytes_each, width, height) >= 1:
-            return Cut(Patches((t, h, w), bytes_each), (width, height), page, fps)
+            "seconds": list(seconds),
+        } if all(isinstance(second, float) for second in seconds) and min(t, h, w, bytes_each, width, height) >= 1:
+            return Cut(Patches((t, h, w), bytes_each), (width, height), page, fps, tuple(seconds))
     raise ValueError("a worker's answer is malformed")

@@ -28,6 +28,8 @@ class RequestLimits:
     """Bytes of all files together."""
     max_tokens: int = 32_768
     """Prompt tokens of all of them together; more than the model's context is never of use."""
+    takes_clips: bool = True
+    """Whether clips can be shown to the model."""
     remote: bool = True
     """Whether anything is fetched from http(s) URLs at all."""
 
@@ -38,9 +40,9 @@ class RequestLimits:
             raise ValueError("media limits must be positive")
 
 
-def patch_memory(tokens: int, factor: int) -> int:
+def patch_memory(tokens: int, pixels: PixelLimits) -> int:
     """Bytes of the patches behind so many tokens: a still picture's pixels stand there twice."""
-    return tokens * factor**2 * CHANNELS * FRAMES
+    return tokens * pixels.token_pixels * CHANNELS * FRAMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ class WorkLimits:
 
     def tokens(self, pixels: int) -> int:
         """Prompt tokens of so many pixels of a still picture."""
-        return pixels // self.pixels.factor**2
+        return pixels // self.pixels.token_pixels
 
 
 def too_many_tokens(most: int) -> ContextLengthExceeded:

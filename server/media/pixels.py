@@ -41,6 +41,8 @@ class PixelLimits:
     """Every resized side is a multiple of this."""
     patch: int = PATCH
     """Side of a patch in pixels."""
+    merge: int = MERGE
+    """Patches on each side of what becomes one token."""
     max_ratio: float = MAX_RATIO
     """A picture whose long side is more than this many times its short side is refused."""
 
@@ -52,6 +54,11 @@ class PixelLimits:
             raise ValueError(f"max_pixels is {self.max_pixels}, less than one block of {self.factor}x{self.factor}")
         if not 1 <= self.min_pixels <= self.max_pixels <= self.hard_max_pixels:
             raise ValueError("pixel limits must satisfy 1 <= min_pixels <= max_pixels <= hard_max_pixels")
+
+    @property
+    def token_pixels(self) -> int:
+        """Pixels of a still picture that one token stands for."""
+        return (self.patch * self.merge) ** 2
 
 
 def smart_resize(

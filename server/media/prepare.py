@@ -66,7 +66,7 @@ class Preparer:
         cache_bytes: int,
     ) -> None:
         self._limits = limits
-        self._work = work
+        self.work = work
         self.pool = pool
         self.remote = remote
         self._folders = folders
@@ -103,13 +103,13 @@ class Preparer:
         if not sources:
             yield []
             return
-        checked = check(sources, self._limits, self._work)
+        checked = check(sources, self._limits, self.work)
         spent = Spent(self._limits)
         spent.add_inline(checked)
         most = min(self._limits.max_tokens, sum(one.most_tokens for one in checked))
-        with await self.memory.share(patch_memory(most, self._work.pixels.factor)) as share:
+        with await self.memory.share(patch_memory(most, self.work.pixels)) as share:
             pictures = await _Request(self, checked, tenant, spent).run()
-            share.shrink(patch_memory(spent.tokens, self._work.pixels.factor))
+            share.shrink(patch_memory(spent.tokens, self.work.pixels))
             yield [Opened(one.source, found) for one, found in zip(checked, pictures, strict=True)]
 
     async def load(self, content: Content, tenant: str, spent: Spent) -> Loaded:
@@ -192,7 +192,8 @@ class _Request:
     async def _prepare(self, checked: Checked) -> Pictures:
         files = await _all(self._load, checked.contents)
         pictures = await self._house.decode(checked.job, files, self._tenant)
-        self._spent.add_tokens(sum(picture_tokens(picture.grid_thw) for picture in pictures))
+        merge = self._house.work.pixels.merge
+        self._spent.add_tokens(sum(picture_tokens(picture.grid_thw, merge) for picture in pictures))
         self._spent.add_pages(sum(picture.page is not None for picture in pictures), checked.job.param)
         return pictures
 

@@ -13,7 +13,7 @@ from server.media.files import Folders
 from server.media.frames import ClipLimits
 from server.media.limits import MIB, DecodeLimits, DocumentLimits, RequestLimits, WorkLimits
 from server.media.memory import MemoryBudget
-from server.media.pixels import PixelLimits
+from server.media.pixels import FRAMES, PixelLimits
 from server.media.pool import WorkerPool
 from server.media.prepare import Preparer
 from server.media.remote import RemoteFiles
@@ -31,7 +31,7 @@ def set_up_media(settings: Settings, family: Family, max_pixels: int, max_model_
     Raises ValueError, naming it, for a host, network or folder that cannot be used.
     """
     return Preparer(
-        _request_limits(settings, max_model_len),
+        _request_limits(settings, family, max_model_len),
         work := _work_limits(settings, family, max_pixels, max_model_len),
         pool=WorkerPool(
             worker.main,
@@ -62,7 +62,7 @@ def fetch_limits(settings: Settings) -> FetchLimits:
     )
 
 
-def _request_limits(settings: Settings, max_model_len: int) -> RequestLimits:
+def _request_limits(settings: Settings, family: Family, max_model_len: int) -> RequestLimits:
     return RequestLimits(
         max_pictures=settings.max_pictures,
         max_clips=settings.max_clips,
@@ -74,6 +74,7 @@ def _request_limits(settings: Settings, max_model_len: int) -> RequestLimits:
         },
         max_request_bytes=settings.max_body_mib * MIB,
         max_tokens=max_model_len,
+        takes_clips=family.takes_clips,
     )
 
 
@@ -86,6 +87,7 @@ def _work_limits(settings: Settings, family: Family, max_pixels: int, max_model_
         hard_max_pixels=ceiling,
         factor=family.factor,
         patch=family.patch_size,
+        merge=family.merge_size,
         max_ratio=settings.max_aspect_ratio,
     )
     return WorkLimits(
@@ -99,19 +101,25 @@ def _work_limits(settings: Settings, family: Family, max_pixels: int, max_model_
 
 
 def _clip_limits(settings: Settings, family: Family, ceiling: int, max_model_len: int) -> ClipLimits:
-    """qwen-vl-utils' own numbers, within what the model and its context take."""
-    own = ClipLimits()
+    """qwen-vl-utils' own numbers, within what the model and its context take.
+
+    Like there, a clip fills nine tenths of the context at most by default; and without a wish it has no more frames
+    than fit there at their least size.
+    """
+    own, block = ClipLimits(), (family.patch_size * family.merge_size) ** 2
     highest = min(own.frame_max_pixels, family.max_frame_pixels, ceiling)
-    total = min(own.total_pixels, max_model_len * family.factor**2)
+    lowest = min(own.frame_min_pixels, highest)
+    total = min(own.total_pixels, max_model_len * 9 // 10 * block)
+    most_frames = min(own.max_frames, settings.max_clip_frames, max(FRAMES, total * FRAMES // int(lowest * 1.05)))
     return ClipLimits(
-        frame_min_pixels=min(own.frame_min_pixels, highest),
+        frame_min_pixels=lowest,
         frame_max_pixels=highest,
         total_pixels=total,
-        min_frames=min(own.min_frames, settings.max_clip_frames),
-        max_frames=min(own.max_frames, settings.max_clip_frames),
+        min_frames=min(own.min_frames, most_frames),
+        max_frames=most_frames,
         hard_max_frames=settings.max_clip_frames,
         hard_max_pixels=ceiling,
-        hard_total_pixels=total,
+        hard_total_pixels=max_model_len * block,
         max_seconds=settings.max_clip_seconds,
         factor=family.factor,
         max_ratio=settings.max_aspect_ratio,

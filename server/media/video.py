@@ -90,6 +90,8 @@ class DecodedClip:
     """Width and height in pixels of an upright frame before resizing."""
     indices: tuple[int, ...]
     """The number of each frame in the clip, counted from 0."""
+    seconds: tuple[float, ...]
+    """When each frame is shown, counted from the beginning of the clip."""
 
 
 def is_clip(data: bytes) -> bool:
@@ -138,7 +140,9 @@ def decode_clip(
         raise invalid_media("video", refusal.message, code=refusal.code, param=param) from None
     except Exception as error:  # FFmpeg's errors are many, and hostile bytes reach parts of PyAV that raise others
         raise invalid_media("video", _DAMAGED, code="image_parse_error", param=param) from error
-    return DecodedClip(taken.frames, fps, taken.original_size, tuple(indices))
+    return DecodedClip(
+        taken.frames, fps, taken.original_size, tuple(indices), tuple(index / track.fps for index in indices)
+    )
 
 
 class _Refusal(Exception):

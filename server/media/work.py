@@ -64,11 +64,12 @@ def _picture(job: PictureJob, data: list[bytes], limits: WorkLimits, memory: Gro
 def _clip(job: ClipJob, data: list[bytes], limits: WorkLimits, memory: Growing) -> Iterator[Cut]:
     if job.is_file:
         clip = decode_clip(data[0], job.choice, job.budget, limits.clips, param=job.param)
-        frames, original, fps = clip.frames, clip.original_size, clip.fps
+        frames, original, fps, seconds = clip.frames, clip.original_size, clip.fps, clip.seconds
     else:
         frames, original, fps = _listed_frames(job, data, limits)
+        seconds = ()
     _Room(job, limits).take(*frames.shape[:3])
-    yield Cut(cut_into(memory, frames, limits.pixels.patch), original, fps=fps)
+    yield Cut(cut_into(memory, frames, limits.pixels.patch), original, fps=fps, seconds=seconds)
 
 
 def _listed_frames(job: ClipJob, data: list[bytes], limits: WorkLimits) -> tuple[Octets, tuple[int, int], float]:
@@ -102,7 +103,7 @@ class _Room:
 
     def __init__(self, job: Job, limits: WorkLimits) -> None:
         self._most = job.max_tokens
-        self._left = job.max_tokens * limits.pixels.factor**2
+        self._left = job.max_tokens * limits.pixels.token_pixels
 
     def take(self, frames: int, height: int, width: int) -> None:
         """Raises ContextLengthExceeded where so many frames do not fit."""

@@ -348,7 +348,7 @@ class Settings(BaseSettings):
         le=86_400,
     )
     max_clip_frames: int = _setting(
-        "Clips and documents", 768, "How many frames of a clip a request may ask for.", ge=2, le=100_000
+        "Clips and documents", 768, "How many frames of a clip a request may ask for.", ge=2, le=4096
     )
     max_pages: int = _setting(
         "Clips and documents", 16, "How many pages the documents of one request may have together.", ge=0, le=1000

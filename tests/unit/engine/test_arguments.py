@@ -112,11 +112,18 @@ def test_a_gpu_of_unknown_size_is_left_to_the_engines_own_defaults() -> None:
     assert set(arguments(UNKNOWN_GPU)).isdisjoint({"max_model_len", "max_num_seqs", "gpu_memory_utilization"})
 
 
-def test_a_context_is_never_longer_than_the_model_knows(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["", "text_config", "llm_config"])
+def test_a_context_is_never_longer_than_the_model_knows(tmp_path: Path, place: str) -> None:
     for known, given in [(2048, 2048), (131_072, 32_768)]:
-        config = {"model_type": "qwen2_vl", "max_position_embeddings": known}
+        size = {"max_position_embeddings": known}
+        config = {"model_type": "qwen2_vl", **({place: size} if place else size)}
         (tmp_path / "config.json").write_text(json.dumps(config))
         assert arguments(CPU, tmp_path)["max_model_len"] == given
+
+
+def test_a_context_that_is_nowhere_named_is_left_to_the_engine(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "other"}))
+    assert "max_model_len" not in arguments(CPU, tmp_path)
 
 
 OVERRIDES: dict[str, Any] = {

@@ -84,6 +84,11 @@ def test_qwen3_is_told_the_real_time_of_frames_where_it_is_known(qwen3: Family) 
     assert placed.extras == {"timestamps": (10.2, 13.5)}
 
 
+def test_qwen3_is_told_the_time_of_a_last_frame_that_is_shown_twice(qwen3: Family) -> None:
+    shown = replace(clip(2, 1, 1, side=16), seconds=(10.0, 10.4, 12.0))
+    assert show(qwen3, shown).pictures[0].extras == {"timestamps": (10.2, 12.0)}
+
+
 def test_qwen3_has_no_system_message_of_its_own(qwen3: Family) -> None:
     spoken = [Message("system", ("Be brief.",)), Message("user", ("Hello",))]
     assert spelled(qwen3.build_prompt(spoken, []).token_ids).count("system") == 1
