@@ -21,7 +21,8 @@ from PIL import Image, ImageDraw
 from rich.console import Console
 from rich.table import Table
 
-from clients.bench.peers import MODEL_NAME, Peer, peers, question, running
+from clients.bench import peers
+from clients.bench.peers import MODEL_NAME, EngineArguments, Peer, end_servers_on_sigterm, question, running
 
 GOAL_SECONDS = 60.0
 GOAL_RATIO = 0.5
@@ -32,7 +33,9 @@ DEADLINE_S = 600.0
 def main() -> int:
     """Run the bench; the exit status is 0 where all goals hold."""
     arguments = _arguments()
-    ours, theirs = peers(arguments.model, max_model_len=4096, max_num_seqs=64, images=16)
+    end_servers_on_sigterm()
+    engine = EngineArguments(arguments.model)
+    ours, theirs = peers.ours(engine), peers.vllm(engine)
     times: dict[str, list[tuple[float, float]]] = {ours.name: [], theirs.name: []}
     console = Console()
     for number in range(1, arguments.rounds + 1):

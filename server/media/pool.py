@@ -8,6 +8,7 @@ import logging
 import multiprocessing
 import os
 import threading
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
@@ -68,10 +69,10 @@ class _Worker:
 
 
 class WorkerPool:
-    """Runs jobs, first come first served. Belongs to one event loop; start it, and close it with `aclose`.
+    """Runs jobs: tenants take turns, and a tenant's own jobs are done in their order.
 
-    A worker runs `main(channel, *arguments)`: it says READY, and answers each message with one. `seconds` is how long a
-    job may take.
+    Belongs to one event loop; start it, and close it with `aclose`. A worker runs `main(channel, *arguments)`: it says
+    READY, and answers each message with one. `seconds` is how long a job may take.
     """
 
     def __init__(self, main: Callable[..., None], *arguments: object, size: int, seconds: float) -> None:
@@ -79,7 +80,9 @@ class WorkerPool:
         self._arguments = arguments
         self._size = size
         self.seconds = seconds
-        self._idle: asyncio.LifoQueue[_Worker] = asyncio.LifoQueue()
+        self._idle: list[_Worker] = []
+        self._queues: OrderedDict[str, deque[asyncio.Future[_Worker]]] = OrderedDict()
+        """Who waits for a worker, by tenant; the tenant whose turn it is comes first."""
         self._workers: set[_Worker] = set()
         self._hiring: set[asyncio.Task[None]] = set()
         self._jobs = self._died = self._overran = self._waiting = self._working = 0
@@ -104,12 +107,12 @@ class WorkerPool:
         """Return once all workers are up."""
         await asyncio.gather(*(self._hire() for _ in range(self._size)))
 
-    async def run(self, message: bytes, attached: Sequence[int]) -> Answer:
+    async def run(self, message: bytes, attached: Sequence[int], tenant: str = "") -> Answer:
         """Have a job done. A job whose caller is cancelled while it waits is never begun.
 
         Raises WorkerDied and WorkerOverran.
         """
-        answer = await self._begin(message, attached)
+        answer = await self._begin(message, attached, tenant)
         try:
             return await asyncio.shield(answer)
         except asyncio.CancelledError:
@@ -123,20 +126,47 @@ class WorkerPool:
         for one in list(self._workers):
             self._lose(one, WorkerDied())
 
-    async def _begin(self, message: bytes, attached: Sequence[int]) -> asyncio.Future[Answer]:
+    async def _begin(self, message: bytes, attached: Sequence[int], tenant: str) -> asyncio.Future[Answer]:
         """Give a job to the next worker that is free and alive."""
         while True:
             self._waiting += 1
             try:
-                one = await self._idle.get()
+                one = await self._next_worker(tenant)
             finally:
                 self._waiting -= 1
+            if one not in self._workers:  # it died on the way here
+                continue
             try:
                 one.channel.send(message, attached)
             except ChannelClosed:  # it died since its last job, and this one has not begun
                 self._replace(one, WorkerDied())
                 continue
             return self._expect(one)
+
+    async def _next_worker(self, tenant: str) -> _Worker:
+        if self._idle:  # then nobody waits
+            return self._idle.pop()
+        turn: asyncio.Future[_Worker] = asyncio.get_running_loop().create_future()
+        self._queues.setdefault(tenant, deque()).append(turn)
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled():
+                self._free(turn.result())
+            raise
+
+    def _free(self, one: _Worker) -> None:
+        """Give a worker to whose turn it is, or let it wait."""
+        while self._queues:
+            tenant, queue = self._queues.popitem(last=False)
+            while queue:
+                turn = queue.popleft()
+                if not turn.done():
+                    if queue:
+                        self._queues[tenant] = queue  # at the end: the others come first
+                    turn.set_result(one)
+                    return
+        self._idle.append(one)
 
     def _expect(self, one: _Worker) -> asyncio.Future[Answer]:
         loop = asyncio.get_running_loop()
@@ -162,8 +192,8 @@ class WorkerPool:
             return
         pending, one.answer = one.answer, None
         self._working -= 1
-        self._idle.put_nowait(one)
         pending.set_result(answer)
+        self._free(one)
 
     def _overrun(self, one: _Worker) -> None:
         log.warning("a decode worker took more than %g s for a job and was ended", self.seconds)
@@ -187,11 +217,8 @@ class WorkerPool:
             self._working -= 1
             if not pending.done():
                 pending.set_exception(reason)
-        # An idle one that died is still in the queue: it leaves it now, or its next job would find it dead.
-        rest = [self._idle.get_nowait() for _ in range(self._idle.qsize())]
-        for other in rest:
-            if other is not one:
-                self._idle.put_nowait(other)
+        if one in self._idle:
+            self._idle.remove(one)
 
     async def _hire(self) -> None:
         """Start a worker, however many tries it takes."""
@@ -207,7 +234,7 @@ class WorkerPool:
                 continue
             self._workers.add(one)
             asyncio.get_running_loop().add_reader(one.channel.fileno(), self._heard, one)
-            self._idle.put_nowait(one)
+            self._free(one)
             return
 
     async def _start_one(self) -> _Worker:

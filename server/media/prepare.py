@@ -1,6 +1,6 @@
 """All pictures, clips and documents of a request, from what the client named to patches.
 
-check  ->  a share of the memory  ->  get the bytes  ->  the cache, or a decode worker  ->  patches
+check  ->  get the bytes  ->  a share of the memory  ->  the cache, or a decode worker  ->  patches
 """
 
 from __future__ import annotations
@@ -106,9 +106,13 @@ class Preparer:
         checked = check(sources, self._limits, self.work)
         spent = Spent(self._limits)
         spent.add_inline(checked)
+        request = _Request(self, checked, tenant, spent)
+        # Before the share is taken: a slow host must not hold memory that others wait for.
+        files = await request.load()
         most = min(self._limits.max_tokens, sum(one.most_tokens for one in checked))
         with await self.memory.share(patch_memory(most, self.work.pixels)) as share:
-            pictures = await _Request(self, checked, tenant, spent).run()
+            pictures = await request.decode(files)
+            del files
             share.shrink(patch_memory(spent.tokens, self.work.pixels))
             yield [Opened(one.source, found) for one, found in zip(checked, pictures, strict=True)]
 
@@ -137,17 +141,17 @@ class Preparer:
             return found
 
         async def decode() -> Pictures:
-            pictures = await self._ask_a_worker(job, data, digest)
+            pictures = await self._ask_a_worker(job, data, digest, tenant)
             self.cache.put(digest, pictures)
             return pictures
 
         # With the place in the request, since an error names it.
         return await self._decoding.run((digest, job.param), decode)
 
-    async def _ask_a_worker(self, job: Job, data: Sequence[bytes], digest: str) -> Pictures:
+    async def _ask_a_worker(self, job: Job, data: Sequence[bytes], digest: str, tenant: str) -> Pictures:
         memory = await _where_it_fits(sum(map(len, data)), memory_with, data)
         try:
-            answer = await self._answer(job, memory)
+            answer = await self._answer(job, memory, tenant)
         finally:
             os.close(memory)
         try:
@@ -159,11 +163,11 @@ class Preparer:
         finally:
             answer.close()
 
-    async def _answer(self, job: Job, memory: int) -> Answer:
+    async def _answer(self, job: Job, memory: int, tenant: str) -> Answer:
         tries = 1
         while True:
             try:
-                return await self.pool.run(pack_job(job), [memory])
+                return await self.pool.run(pack_job(job), [memory], tenant)
             except WorkerDied:
                 if tries < TRIES:
                     tries += 1
@@ -185,12 +189,19 @@ class _Request:
         self._loading: Together[tuple[str, str], Loaded] = Together()
         self._loaded: dict[tuple[str, str], Loaded] = {}
 
-    async def run(self) -> list[Pictures]:
-        """The pictures of every source; raises the first failure, alone."""
-        return await _all(self._prepare, self._checked)
+    async def load(self) -> list[list[Loaded]]:
+        """The files of every source; raises the first failure, alone."""
+        return await _all(self._load_all, [checked.contents for checked in self._checked])
 
-    async def _prepare(self, checked: Checked) -> Pictures:
-        files = await _all(self._load, checked.contents)
+    async def decode(self, files: Sequence[Sequence[Loaded]]) -> list[Pictures]:
+        """The pictures of every source; raises the first failure, alone."""
+        return await _all(self._decode, list(zip(self._checked, files, strict=True)))
+
+    async def _load_all(self, contents: Sequence[Content]) -> list[Loaded]:
+        return await _all(self._load, contents)
+
+    async def _decode(self, source: tuple[Checked, Sequence[Loaded]]) -> Pictures:
+        checked, files = source
         pictures = await self._house.decode(checked.job, files, self._tenant)
         merge = self._house.work.pixels.merge
         self._spent.add_tokens(sum(picture_tokens(picture.grid_thw, merge) for picture in pictures))

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from server.errors import InvalidFile, InvalidImage
 from server.media.channel import Growing, Octets
 from server.media.decode import open_picture
 from server.media.frames import listed_frame_size
@@ -90,7 +91,10 @@ def _pages(job: PagesJob, data: list[bytes], limits: WorkLimits, memory: Growing
 
     def fit(height: int, width: int) -> tuple[int, int]:
         whole.append((width, height))
-        size = target_size(height, width, job.budget, limits.pixels, param=job.param)
+        try:
+            size = target_size(height, width, job.budget, limits.pixels, param=job.param)
+        except InvalidImage as error:
+            raise InvalidFile(f"A page cannot be shown: {error.message}", param=job.param) from None
         room.take(1, *size)
         return size
 

@@ -27,6 +27,8 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """mallopt(3)."""
 KEPT_BYTES = 256 << 20
 """Free memory that a worker keeps for the next picture: page faults cost as much as the decoding of a page."""
+IDLE_S = 1.0
+"""After that long without a job it keeps none."""
 LARGEST_MMAP_THRESHOLD = 32 << 20
 """DEFAULT_MMAP_THRESHOLD_MAX of glibc on 64-bit machines."""
 
@@ -51,7 +53,7 @@ def main(channel: Channel, limits: WorkLimits, bounds: Bounds) -> None:
 
 
 def _do_one(channel: Channel, limits: WorkLimits, bounds: Bounds) -> None:
-    message, files = channel.receive()
+    message, files = _next_job(channel)
     _limit_cpu(bounds.seconds)
     memory = None
     try:
@@ -63,6 +65,16 @@ def _do_one(channel: Channel, limits: WorkLimits, bounds: Bounds) -> None:
         if memory is not None:
             memory.close()
     gc.collect(0)
+
+
+def _next_job(channel: Channel) -> tuple[bytes, list[int]]:
+    channel.socket.settimeout(IDLE_S)
+    try:
+        return channel.receive()
+    except TimeoutError:
+        ctypes.CDLL(None).malloc_trim(0)
+    channel.socket.settimeout(None)
+    return channel.receive()
 
 
 def _answer(job: jobs.Job, files: list[int], limits: WorkLimits) -> tuple[bytes, Growing | None]:

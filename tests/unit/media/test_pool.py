@@ -88,6 +88,21 @@ async def test_jobs_wait_for_a_worker_in_their_order() -> None:
         assert order == [0, 1, 2, 3, 4]
 
 
+async def test_tenants_take_turns() -> None:
+    """One with many jobs does not keep another waiting for all of them."""
+    async with pool() as made:
+        order: list[str] = []
+
+        async def job(tenant: str) -> None:
+            (await made.run(b"slow 0.02", [], tenant)).close()
+            order.append(tenant)
+
+        jobs = [asyncio.create_task(job(tenant)) for tenant in ("a", "a", "a", "a", "b", "c", "b")]
+        await until(lambda: reading(made, "ain_media_jobs_waiting") == 6)
+        await asyncio.gather(*jobs)
+        assert order == ["a", "a", "b", "c", "a", "b", "a"]
+
+
 @pytest.mark.parametrize("way", ["die", "kill"])
 async def test_a_worker_that_dies_is_replaced(way: str) -> None:
     async with pool() as made:
