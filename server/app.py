@@ -8,6 +8,7 @@ import logging
 from collections.abc import AsyncIterator
 from typing import Protocol
 
+import psutil
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -31,6 +32,9 @@ log = logging.getLogger(__name__)
 
 EXPOSED_HEADERS = ["x-request-id", "retry-after", "retry-after-ms", "x-should-retry"]
 """Headers of replies that a browser's OpenAI SDK reads."""
+
+SHARE_OF_MEMORY = 8
+"""Request bodies may take one part in so many of the machine's memory."""
 
 
 class Events(Protocol):
@@ -90,7 +94,12 @@ def key_ring(settings: Settings) -> KeyRing:
 def _add_middleware(app: FastAPI, services: Services) -> None:
     """Innermost first: Starlette wraps each one added around those before."""
     settings = services.settings
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_mib * MIB, timeout_s=settings.body_timeout_s)
+    app.add_middleware(
+        BodyLimit,
+        max_bytes=settings.max_body_mib * MIB,
+        max_total_bytes=_bodies_memory(settings),
+        timeout_s=settings.body_timeout_s,
+    )
     app.add_middleware(Authentication, keys=services.keys)
     if settings.on_loopback and not len(services.keys) and not settings.allow_unauthenticated:
         app.add_middleware(LoopbackGuard)
@@ -103,6 +112,12 @@ def _add_middleware(app: FastAPI, services: Services) -> None:
             allow_headers=["*"],
             expose_headers=EXPOSED_HEADERS,
         )
+
+
+def _bodies_memory(settings: Settings) -> int:
+    if settings.max_bodies_mib is not None:
+        return settings.max_bodies_mib * MIB
+    return int(psutil.virtual_memory().total) // SHARE_OF_MEMORY
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

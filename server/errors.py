@@ -18,6 +18,7 @@
     ├── InternalError         500 server_error
     └── Unavailable           503 server_error, retryable, with Retry-After
         ├── Overloaded             code overloaded
+        │   └── TooManyBodies          code overloaded
         ├── EngineNotReady         code engine_not_ready
         ├── EngineDied             code engine_died
         └── Draining               code draining
@@ -188,6 +189,13 @@ class Unavailable(ApiError):
 
 class Overloaded(Unavailable):
     default_code = "overloaded"
+
+
+class TooManyBodies(Overloaded):
+    """No memory for another request body."""
+
+    default_code = "overloaded"
+    closes = True
 
 
 class EngineNotReady(Unavailable):

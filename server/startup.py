@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 from collections.abc import Callable
 from contextlib import aclosing
@@ -91,6 +92,7 @@ async def bring_up(services: Services, console: Console, set_up_engine: SetUpEng
     steps.begin("Start the decode workers")
     await _within(workers, WORKERS_UP_WITHIN_S)
     steps.end()
+    settle_heap()
     services.inference = Inference(
         engine=setup.engine,
         family=family,
@@ -98,6 +100,15 @@ async def bring_up(services: Services, console: Console, set_up_engine: SetUpEng
         gate=services.gate,
         default_max_tokens=settings.default_max_tokens,
     )
+
+
+def settle_heap() -> None:
+    """Take what is there for good out of garbage collection.
+
+    With torch and vLLM loaded a full collection takes 0.4 s, in which no request moves.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 async def until_dead(engine: Engine) -> None:

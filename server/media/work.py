@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import pybase64
 
 from server.errors import InvalidFile, InvalidImage
 from server.media.channel import Growing, Octets
@@ -45,12 +46,12 @@ def _bytes_of(file: memoryview, job: Job, encoded: bool) -> bytes:
     if not encoded:
         return bytes(file)
     try:
-        return binascii.a2b_base64(file, strict_mode=True)
-    except binascii.Error:
+        return pybase64.b64decode(file, validate=True)
+    except (binascii.Error, ValueError):
         pass  # many clients wrap their lines
     try:
-        return binascii.a2b_base64(bytes(file).translate(None, WHITESPACE), strict_mode=True)
-    except binascii.Error:
+        return pybase64.b64decode(bytes(file).translate(None, WHITESPACE), validate=True)
+    except (binascii.Error, ValueError):
         raise bad_base64(KIND_OF[type(job)], job.param) from None
 
 

@@ -25,6 +25,7 @@ from server.errors import (
     MethodNotAllowed,
     NotFound,
     RequestTimeout,
+    TooManyBodies,
     Unavailable,
 )
 from server.routes.replies import ClientGone, error_response
@@ -161,12 +162,19 @@ class Authentication:
 
 
 class BodyLimit:
-    """Refuses bodies that are too large, by their own word or by count, and clients that take too long to send one."""
+    """Refuses bodies that are too large, by their own word or by count, and clients that take too long to send one.
 
-    def __init__(self, app: ASGIApp, max_bytes: int, timeout_s: float) -> None:
+    All bodies together, from their first byte until their reply begins, may take `max_total_bytes`: neither many
+    connections that never finish nor many large requests at once can fill the memory.
+    """
+
+    def __init__(self, app: ASGIApp, max_bytes: int, max_total_bytes: int, timeout_s: float) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._max_total_bytes = max(max_total_bytes, max_bytes)
         self._timeout_s = timeout_s
+        self._held = 0
+        """Bytes of all bodies at this moment."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -175,28 +183,69 @@ class BodyLimit:
         announced = Headers(scope=scope).get("content-length", "0")
         if announced.isdecimal() and int(announced) > self._max_bytes:
             raise self._too_large()
-        await self._app(scope, self._limited(receive), send)
+        body = _Body(self, receive, send, asyncio.get_running_loop().time() + self._timeout_s)
+        try:
+            await self._app(scope, body.receive, body.send)
+        finally:
+            body.release()
 
-    def _limited(self, receive: Receive) -> Receive:
-        deadline = asyncio.get_running_loop().time() + self._timeout_s
-        received, complete = 0, False
+    def take(self, size: int, received: int) -> None:
+        """Count `size` more bytes of a body that has `received` by now.
 
-        async def limited() -> Message:
-            nonlocal received, complete
-            if complete:
-                return await receive()
-            try:
-                async with asyncio.timeout_at(deadline):
-                    message = await receive()
-            except TimeoutError:
-                raise RequestTimeout(f"The request body did not arrive within {self._timeout_s:g} seconds.") from None
-            received += len(message.get("body", b""))
-            if received > self._max_bytes:
-                raise self._too_large()
-            complete = not message.get("more_body", False)
-            return message
+        Raises:
+            BodyTooLarge: it is over the limit of one.
+            TooManyBodies: all together are over theirs.
+        """
+        if received > self._max_bytes:
+            raise self._too_large()
+        if self._held + size > self._max_total_bytes:
+            raise TooManyBodies("The server holds as many request bodies as it has memory for; please try again.")
+        self._held += size
 
-        return limited
+    def give_back(self, size: int) -> None:
+        """Count off the bytes of a body that nobody needs any more."""
+        self._held -= size
+
+    def too_slow(self) -> RequestTimeout:
+        """The error for a body that does not come."""
+        return RequestTimeout(f"The request body did not arrive within {self._timeout_s:g} seconds.")
 
     def _too_large(self) -> BodyTooLarge:
         return BodyTooLarge(f"The request body is larger than {self._max_bytes >> 20} MiB.")
+
+
+class _Body:
+    """One body on its way in."""
+
+    def __init__(self, limit: BodyLimit, receive: Receive, send: Send, deadline: float) -> None:
+        self._limit = limit
+        self._receive = receive
+        self._send = send
+        self._deadline = deadline
+        self._received = self._held = 0
+        self._complete = False
+
+    async def receive(self) -> Message:
+        if self._complete:
+            return await self._receive()
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                message = await self._receive()
+        except TimeoutError:
+            raise self._limit.too_slow() from None
+        size = len(message.get("body", b""))
+        self._received += size
+        self._limit.take(size, self._received)
+        self._held += size
+        self._complete = not message.get("more_body", False)
+        return message
+
+    async def send(self, message: Message) -> None:
+        if self._held:  # the reply begins: what was asked has been turned into an engine's input, or refused
+            self.release()
+        await self._send(message)
+
+    def release(self) -> None:
+        """Its bytes are not needed any more. Safe to call twice."""
+        self._limit.give_back(self._held)
+        self._held = 0

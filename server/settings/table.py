@@ -266,6 +266,16 @@ class Settings(BaseSettings):
         ge=1,
         le=4096,
     )
+    max_bodies_mib: int | None = _setting(
+        "Limits",
+        None,
+        "Memory in MiB for all request bodies that have come or are coming, until their replies begin; more are told "
+        "to try again.",
+        unset="an eighth of the machine's memory",
+        metavar="MIB",
+        ge=1,
+        le=16_777_216,
+    )
     body_timeout_s: float = _setting(
         "Limits", 60.0, "How long a client may take to send its request body.", gt=0, le=3600
     )

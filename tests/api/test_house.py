@@ -398,3 +398,22 @@ def test_the_log_has_a_line_for_each_request_and_never_what_was_said(
     assert re.search(rf"POST {CHAT} 200 [0-9.]+ s req-[0-9a-f]{{32}}", caplog.text)
     assert re.search(rf"POST {CHAT} 400 [0-9.]+ s the-second", caplog.text)
     assert "secret" not in caplog.text
+
+
+def test_bodies_that_never_end_do_not_fill_the_memory() -> None:
+    """Two MiB for all bodies: what goes over is told to try again, and what was held is given back."""
+    with open_house(max_body_mib=1, max_bodies_mib=2) as house:
+        head = (f"POST {CHAT} HTTP/1.1", f"Content-Length: {1 << 20}", "Content-Type: application/json")
+        unfinished = [house.raw(head, b" " * ((1 << 20) - 1)) for _ in range(2)]
+        refused = None
+        for _ in range(200):
+            refused = house.http.post(CHAT, content=b" " * 1000, headers={"content-type": "application/json"})
+            if refused.status_code == 503:
+                break
+        assert refused is not None
+        error = error_of(refused, 503)
+        assert error["code"] == "overloaded"
+        assert refused.headers["retry-after"]
+        for connection in unfinished:
+            connection.close()
+        assert eventually(lambda: house.ask().status_code == 200)
