@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
+import resource
 import signal
 import socket
 import sys
@@ -40,6 +41,7 @@ AFTER_DRAIN_S = 1
 END_GRACE_S = 1.0
 M_MMAP_THRESHOLD = -3
 LARGE_BLOCK = 8 << 20
+DESCRIPTORS = 65_536
 TAIL_BYTES = 1 << 16
 FAILED = 1
 
@@ -57,6 +59,7 @@ def serve(settings: Settings) -> int:
     configure_logs(settings.log_level, terminal)
     for warning in keys.warnings:
         console.note(warning)
+    _allow_descriptors()
     _return_large_blocks()
     status = FAILED
     try:
@@ -182,6 +185,14 @@ def curl_line(address: str, model: str, *, with_key: bool) -> str:
     question = '{"type":"text","text":"Describe this image."}'
     body = f'{{"model":"{model}","messages":[{{"role":"user","content":[{picture},{question}]}}]}}'
     return f"curl {address}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{body}'"
+
+
+def _allow_descriptors() -> None:
+    """Each connection and each large picture in memory takes one; many systems give 1,024 unless asked for more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _return_large_blocks() -> None:

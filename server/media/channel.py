@@ -32,6 +32,9 @@ for as long as its array lives, and a cache holds many small pictures."""
 
 Octets = NDArray[np.uint8]
 
+SEALED = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_WRITE
+"""Memory that a worker can neither cut off under its reader nor change any more, whatever becomes of the worker."""
+
 
 class ChannelClosed(Exception):
     """The other side has closed its end, or died."""
@@ -109,39 +112,61 @@ def view_of(descriptor: int) -> memoryview:
 
 
 class Growing:
-    """New memory to write arrays into, one after the other, and to send away once."""
+    """Room to write arrays into, one after the other, that is sent away once as new memory.
+
+    What is written goes into an array of the process first, which stays for the next time, and into new memory by one
+    write: a page fault for every 4 KiB of new memory costs twice as much as copying it.
+    """
+
+    _kept: Octets = np.empty(0, np.uint8)
 
     def __init__(self) -> None:
-        self.descriptor = os.memfd_create("ain-patches", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         self._size = 0
+        self._descriptor: int | None = None
+
+    @classmethod
+    def forget(cls) -> None:
+        """Give back the array that is kept."""
+        Growing._kept = np.empty(0, np.uint8)
 
     def append(self, size: int) -> Octets:
-        """Room for `size` more bytes, to be filled."""
+        """Room for `size` more bytes, to be filled before the next is asked for."""
         start, self._size = self._size, self._size + size
-        os.ftruncate(self.descriptor, self._size)
-        page = start - start % mmap.ALLOCATIONGRANULARITY
-        room = mmap.mmap(self.descriptor, self._size - page, offset=page)
-        return np.frombuffer(room, np.uint8)[start - page :]
+        if self._size > Growing._kept.size:
+            larger = np.empty(self._size, np.uint8)
+            larger[:start] = Growing._kept[:start]
+            Growing._kept = larger
+        return Growing._kept[start : self._size]
 
     def seal(self) -> int:
-        """Fix its size for good; returns the descriptor. A reader of memory that shrinks would die of SIGBUS."""
-        fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
-        return self.descriptor
+        """All of it in new memory, whose size is fixed for good; returns its descriptor.
+
+        A reader of memory that shrinks would die of SIGBUS.
+        """
+        self.close()
+        self._descriptor = os.memfd_create("ain-patches", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        rest = Growing._kept[: self._size].data
+        while rest:
+            rest = rest[os.write(self._descriptor, rest) :]
+        fcntl.fcntl(self._descriptor, fcntl.F_ADD_SEALS, SEALED | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+        return self._descriptor
 
     def close(self) -> None:
         """Let go of it; what was sent away stays."""
-        os.close(self.descriptor)
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
 
 
 def sealed_array(descriptor: int, size: int) -> Octets:
     """The first `size` bytes that a worker wrote, large ones without a copy; writing to them is seen by nobody else.
 
-    Raises ValueError where the memory is smaller or could still shrink, and where the descriptor is none of memory: its
+    Raises ValueError where the memory is smaller or could still change, and where the descriptor is none of memory: its
     sender is not to be trusted.
     """
     try:
         seals = fcntl.fcntl(descriptor, fcntl.F_GET_SEALS)
-        if seals & fcntl.F_SEAL_SHRINK and os.fstat(descriptor).st_size >= size:
+        if seals & SEALED == SEALED and os.fstat(descriptor).st_size >= size:
             if size >= MAPPED_BYTES:
                 return np.frombuffer(mmap.mmap(descriptor, size, access=mmap.ACCESS_COPY), np.uint8)
             array = np.empty(size, np.uint8)

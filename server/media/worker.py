@@ -72,6 +72,7 @@ def _next_job(channel: Channel) -> tuple[bytes, list[int]]:
     try:
         return channel.receive()
     except TimeoutError:
+        Growing.forget()
         ctypes.CDLL(None).malloc_trim(0)
     channel.socket.settimeout(None)
     return channel.receive()

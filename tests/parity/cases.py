@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from server.demo import questions
-from server.demo.drawing import draw_shapes, wear
+from server.demo.drawing import draw_clip, draw_shapes, wear
 from server.demo.phrases import LANGUAGES, Language
 from server.demo.pictures import Sample, make_sample
 from server.demo.words import Words, load_words
@@ -30,6 +30,9 @@ TASKS: Final = ("shapes", "digits", "english_word", "arabic_word", "pair", "talk
 LARGEST: Final = 420
 """Sides in pixels stay below this: qwen-vl-utils resizes to its own limits first and the processor to the model's
 afterwards, so only for a picture that fits both is there one right resize."""
+
+
+FRAME_SIDES: Final = (112, 168, 224)
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,11 @@ def image(picture: Image.Image, **budget: int) -> Part:
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     return {"type": "image", "image": f"data:image;base64,{base64.b64encode(buffer.getvalue()).decode()}", **budget}
+
+
+def video(frames: Sequence[Image.Image], **controls: int) -> Part:
+    """A clip as a list of frames."""
+    return {"type": "video", "video": [image(frame)["image"] for frame in frames], **controls}
 
 
 def text(words: str) -> Part:
@@ -153,6 +161,29 @@ def _noise(rng: random.Random, words: Words) -> list[Message]:
     return [user(image(noise(rng)), text(questions.pick(rng, questions.OPEN, _language(rng))))]
 
 
+def _clip(rng: random.Random, words: Words) -> list[Message]:
+    """Sides are multiples of 56, to which qwen-vl-utils 0.0.14 snaps frames by mistake, and fit both of its limits."""
+    side = rng.choice(FRAME_SIDES)
+    clip = draw_clip(rng, (side, rng.choice(FRAME_SIDES)), frames=rng.choice((2, 3, 4, 6)))
+    height, width = clip.frames[0].size[::-1]
+    shown = video(clip.frames, resized_height=height, resized_width=width)
+    return [user(shown, text(questions.pick(rng, questions.WATCH, _language(rng))))]
+
+
+def _clip_resized(rng: random.Random, words: Words) -> list[Message]:
+    sides = {"resized_height": rng.choice(FRAME_SIDES), "resized_width": rng.choice(FRAME_SIDES)}
+    clip = draw_clip(rng, (rng.choice(FRAME_SIDES), rng.choice(FRAME_SIDES)), frames=4)
+    return [user(video(clip.frames, **sides), text(questions.pick(rng, questions.WATCH, _language(rng))))]
+
+
+def _clip_and_pictures(rng: random.Random, words: Words) -> list[Message]:
+    side = rng.choice(FRAME_SIDES)
+    clip = draw_clip(rng, (side, side), frames=4)
+    parts = [video(clip.frames, resized_height=side, resized_width=side), image(shapes(rng)), image(shapes(rng))]
+    rng.shuffle(parts)
+    return [user(*parts, text(questions.pick(rng, questions.OPEN, _language(rng))))]
+
+
 def _language(rng: random.Random) -> Language:
     return rng.choice(LANGUAGES)
 
@@ -170,5 +201,8 @@ KINDS: Final[dict[str, Callable[[random.Random, Words], list[Message]]]] = {
     "turns": _turns,
     "budget": _budget,
     "noise": _noise,
+    "clip": _clip,
+    "clip, resized": _clip_resized,
+    "clip and pictures": _clip_and_pictures,
 }
 """What conversations are like, by name."""

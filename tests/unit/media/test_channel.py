@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import mmap
 import os
 import socket
 import subprocess
@@ -181,25 +182,43 @@ def test_memory_arrives_with_the_message_and_outlives_the_sender(pair: Pair) -> 
 def test_arrays_are_written_one_after_the_other(arrays: list[bytes]) -> None:
     memory = written(*arrays)
     try:
-        whole = b"".join(arrays)
-        assert sealed_array(memory.seal(), len(whole)).tobytes() == whole
-        assert sealed_array(memory.descriptor, 1).tobytes() == whole[:1]
+        whole, descriptor = b"".join(arrays), memory.seal()
+        assert sealed_array(descriptor, len(whole)).tobytes() == whole
+        assert sealed_array(descriptor, 1).tobytes() == whole[:1]
     finally:
         memory.close()
 
 
-def test_room_that_was_given_before_stays_where_it_is() -> None:
+def test_what_was_written_before_stays_when_the_room_grows() -> None:
+    Growing.forget()
     memory = Growing()
-    first = memory.append(5)
-    second = memory.append(LARGE)
-    first[:], second[:] = 1, 2
+    memory.append(5)[:] = 1
+    memory.append(LARGE)[:] = 2
     assert sealed_array(memory.seal(), LARGE + 5).tobytes() == bytes([1]) * 5 + bytes([2]) * LARGE
     memory.close()
 
 
-def test_new_room_is_empty() -> None:
-    memory = Growing()
-    assert not memory.append(10_000).any()
+def test_one_memory_holds_nothing_of_another() -> None:
+    """They are written in the same place, one after the other."""
+    first = written(b"first")
+    one = sealed_array(first.seal(), 5)
+    second = written(b"2nd")
+    assert sealed_array(second.seal(), 3).tobytes() == b"2nd"
+    with pytest.raises(ValueError, match="too small"):
+        sealed_array(second.seal(), 4)
+    assert one.tobytes() == b"first"
+    first.close()
+    second.close()
+
+
+def test_sealed_memory_can_be_changed_by_nobody() -> None:
+    """Not even by its writer, whom a hostile file may have taken over."""
+    memory = written(b"page")
+    descriptor = memory.seal()
+    with pytest.raises(PermissionError):
+        os.pwrite(descriptor, b"x", 0)
+    with pytest.raises(PermissionError):
+        mmap.mmap(descriptor, 4)
     memory.close()
 
 
@@ -244,7 +263,9 @@ def test_many_small_arrays_hold_no_descriptors() -> None:
 
 
 def _unsealed() -> int:
-    return os.dup(written(b"page").descriptor)
+    descriptor = os.memfd_create("page", os.MFD_ALLOW_SEALING)
+    os.write(descriptor, b"page")
+    return descriptor
 
 
 def _sealed_against_growth_only() -> int:
