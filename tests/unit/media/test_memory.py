@@ -12,7 +12,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from server.media.memory import MemoryBudget, Share
 
-pytestmark = pytest.mark.timeout(20)
+pytestmark = pytest.mark.timeout(90)
 
 Asked = asyncio.Task[Share]
 
@@ -272,16 +272,14 @@ class Crowd(RuleBasedStateMachine):
         assert self.budget.used == held
         assert not waiting or held + min(waiting[0], 100) > 100, "who is first could be let in"
         assert all(task.cancelled() for task in self.cancelled)
+        # First come, first served; in which order tasks that have their share go on is for the loop to say.
+        stayed = [task for task, _ in self.asked if task not in self.cancelled]
+        assert set(self.served) == set(stayed[: len(self.served)])
 
     @invariant()
     def never_more_than_there_is(self) -> None:
         assert 0 <= self.budget.used <= 100
 
-    @invariant()
-    def first_come_first_served(self) -> None:
-        stayed = [task for task, _ in self.asked if task not in self.cancelled]
-        assert self.served == stayed[: len(self.served)]
-
 
 TestCrowd = Crowd.TestCase
-TestCrowd.settings = settings(deadline=None)
+TestCrowd.settings = settings(deadline=None, max_examples=60, stateful_step_count=40)
