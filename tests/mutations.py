@@ -132,8 +132,8 @@ MUTATIONS: Final = (
     Mutation(
         "placeholders: one token too early",
         FAMILY,
-        "offset = len(ids)",
-        "offset = len(ids) - 1",
+        "offset, length = len(ids),",
+        "offset, length = len(ids) - 1,",
         FAMILIES,
         (REFERENCE,),
     ),
@@ -150,8 +150,8 @@ MUTATIONS: Final = (
     Mutation(
         "template: no default system message",
         FAMILY,
-        'if not messages or messages[0].role != "system":',
-        "if not messages:",
+        'and (not messages or messages[0].role != "system"):',
+        "and not messages:",
         FAMILIES,
         (PROMPTS,),
     ),
