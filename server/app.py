@@ -8,7 +8,6 @@ import logging
 from collections.abc import AsyncIterator
 from typing import Protocol
 
-import psutil
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -20,12 +19,13 @@ from server.admission.gate import Gate
 from server.admission.keys import KeyRing
 from server.engine.checkpoint import served_names
 from server.engine.protocol import StartupError
+from server.media.limits import MIB, memory_or_share
 from server.routes import chat, health, models
 from server.routes.middleware import Authentication, BodyLimit, LoopbackGuard, RequestContext, as_api_error
 from server.routes.replies import error_response
 from server.services import Services
 from server.settings import Settings
-from server.startup import MIB, SetUpEngine, bring_up, until_dead
+from server.startup import SetUpEngine, bring_up, until_dead
 from server.telemetry.console import Console
 
 log = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ def _add_middleware(app: FastAPI, services: Services) -> None:
     app.add_middleware(
         BodyLimit,
         max_bytes=settings.max_body_mib * MIB,
-        max_total_bytes=_bodies_memory(settings),
+        max_total_bytes=memory_or_share(settings.max_bodies_mib, SHARE_OF_MEMORY),
         timeout_s=settings.body_timeout_s,
     )
     app.add_middleware(Authentication, keys=services.keys)
@@ -112,12 +112,6 @@ def _add_middleware(app: FastAPI, services: Services) -> None:
             allow_headers=["*"],
             expose_headers=EXPOSED_HEADERS,
         )
-
-
-def _bodies_memory(settings: Settings) -> int:
-    if settings.max_bodies_mib is not None:
-        return settings.max_bodies_mib * MIB
-    return int(psutil.virtual_memory().total) // SHARE_OF_MEMORY
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

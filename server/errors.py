@@ -91,6 +91,15 @@ class ContextLengthExceeded(BadRequest):
     default_code = "context_length_exceeded"
 
 
+def too_long(limit: int, finding: str, advice: str) -> ContextLengthExceeded:
+    """The error for what does not fit into the model's context of `limit` tokens, in OpenAI's words."""
+    return ContextLengthExceeded(
+        f"This model's maximum context length is {limit} tokens. However, {finding}. {advice} "
+        "(context_length_exceeded)",
+        param="messages",
+    )
+
+
 class InvalidImage(BadRequest):
     """A picture that cannot be fetched, decoded or accepted."""
 
@@ -219,3 +228,8 @@ class Draining(Unavailable):
         code: str | None = None,
     ) -> None:
         super().__init__(message, param=param, code=code)
+
+
+def first_line(error: BaseException) -> str:
+    """What another library's error says, short enough to be passed on."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

@@ -36,7 +36,7 @@ from server.core import (
     Usage,
 )
 from server.engine.protocol import Engine
-from server.errors import ContextLengthExceeded, EngineNotReady
+from server.errors import EngineNotReady, too_long
 from server.families.family import Family
 
 LONG_TEXT = 4096
@@ -127,10 +127,13 @@ class Inference:
         ticket = self._gate.enter()
         try:
             self._require_ready()
-            self._refuse_endless(text_length(conversation.messages))
+            characters = text_length(conversation.messages)
+            self._refuse_endless(characters)
             async with self._media.opened(conversation.sources, caller.tenant) as opened:
-                request = await self._build(conversation, opened, caller, streamed)
-                facts = media_facts(opened, request.prompt.pictures)
+                prompt = await self._build_prompt(conversation.messages, opened, characters)
+                facts = media_facts(opened, prompt.pictures)
+                sampling = self._fit(conversation.sampling, prompt)
+                request = GenerationRequest(conversation.request_id, prompt, sampling, caller.tenant, streamed)
                 first, events = await self._start(request)
         except BaseException:
             ticket.close()
@@ -149,16 +152,10 @@ class Inference:
         if self._engine.state is not EngineState.READY:
             raise EngineNotReady(f"The engine is {self._engine.state.value}; please try again.")
 
-    async def _build(
-        self, conversation: Conversation, opened: Sequence[Opened], caller: Caller, streamed: bool
-    ) -> GenerationRequest:
-        messages = conversation.messages
-        if text_length(messages) + FRAME * len(messages) > LONG_TEXT:
-            prompt = await anyio.to_thread.run_sync(self._family.build_prompt, messages, opened)
-        else:
-            prompt = self._family.build_prompt(messages, opened)
-        sampling = self._fit(conversation.sampling, prompt)
-        return GenerationRequest(conversation.request_id, prompt, sampling, caller.tenant, streamed)
+    async def _build_prompt(self, messages: Sequence[Message], opened: Sequence[Opened], characters: int) -> Prompt:
+        if characters + FRAME * len(messages) > LONG_TEXT:
+            return await anyio.to_thread.run_sync(self._family.build_prompt, messages, opened)
+        return self._family.build_prompt(messages, opened)
 
     async def _start(self, request: GenerationRequest) -> tuple[Event, AsyncGenerator[Event, None]]:
         """Hand a request to the engine and await its first event."""
@@ -173,10 +170,8 @@ class Inference:
         """Refuse texts that cannot fit by far, before their pictures are fetched and their tokens counted."""
         least = self._family.tokens_at_least(characters)
         if least > self._engine.max_model_len:
-            raise ContextLengthExceeded(
-                f"This model's maximum context length is {self._engine.max_model_len} tokens. However, your messages "
-                f"have more than {least} tokens. Please shorten them. (context_length_exceeded)",
-                param="messages",
+            raise too_long(
+                self._engine.max_model_len, f"your messages have more than {least} tokens", "Please shorten them."
             )
 
     def _fit(self, sampling: Sampling, prompt: Prompt) -> Sampling:
@@ -184,19 +179,12 @@ class Inference:
         limit, used = self._engine.max_model_len, len(prompt.token_ids)
         room = limit - used
         if room < 1:
-            raise ContextLengthExceeded(
-                f"This model's maximum context length is {limit} tokens. However, your messages have {used} tokens. "
-                "Please shorten them, or give pictures a smaller max_pixels. (context_length_exceeded)",
-                param="messages",
-            )
+            advice = "Please shorten them, or give pictures a smaller max_pixels."
+            raise too_long(limit, f"your messages have {used} tokens", advice)
         asked = sampling.max_tokens
         if asked is not None and asked > room:
-            raise ContextLengthExceeded(
-                f"This model's maximum context length is {limit} tokens. However, you requested {used + asked} tokens "
-                f"({used} in the messages, {asked} in the completion). Please reduce either. "
-                "(context_length_exceeded)",
-                param="messages",
-            )
+            wanted = f"you requested {used + asked} tokens ({used} in the messages, {asked} in the completion)"
+            raise too_long(limit, wanted, "Please reduce either.")
         return replace(sampling, max_tokens=asked or min(room, self._default_max_tokens or room))
 
 

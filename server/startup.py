@@ -30,7 +30,6 @@ WATCH_EVERY_S = 0.2
 WORKERS_UP_WITHIN_S = 120.0
 WARM_UP_SIDE = 56
 """Least side of the first picture, in pixels."""
-MIB = 1 << 20
 SetUpEngine = Callable[[Path, Family], EngineSetup]
 """Decides how the engine runs the model in a folder."""
 

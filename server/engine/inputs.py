@@ -24,7 +24,7 @@ from vllm.renderers import BaseRenderer
 from vllm.sampling_params import RequestOutputKind
 
 from server.core import Clip, Placed, Prompt, Sampling
-from server.errors import BadRequest, ContextLengthExceeded, InternalError
+from server.errors import BadRequest, ContextLengthExceeded, InternalError, first_line, too_long
 
 ON_CPU = MultiModalBatchedField(keep_on_cpu=True)
 """How small values of an item are put together with those of others: the model's code reads them on the host."""
@@ -123,15 +123,12 @@ async def processed_input(renderer: BaseRenderer, prompt: Prompt, tenant: str) -
     try:
         (made,) = await renderer.render_cmpl_async([shown])
     except ValueError as error:
-        raise BadRequest(f"The model does not take these pictures: {_first_line(error)}", param="messages") from error
+        raise BadRequest(f"The model does not take these pictures: {first_line(error)}", param="messages") from error
     ids, ranges = _put_back(prompt, made["prompt_token_ids"], made["mm_placeholders"]["image"])
     limit = renderer.model_config.max_model_len
     if len(ids) >= limit:
-        raise ContextLengthExceeded(
-            f"This model's maximum context length is {limit} tokens. However, your messages have {len(ids)} tokens. "
-            "Please shorten them, or send fewer or smaller pictures. (context_length_exceeded)",
-            param="messages",
-        )
+        advice = "Please shorten them, or send fewer or smaller pictures."
+        raise too_long(limit, f"your messages have {len(ids)} tokens", advice)
     return mm_input(ids, made["mm_kwargs"], made["mm_hashes"], {"image": ranges}, **salt)
 
 
@@ -200,8 +197,4 @@ def sampling_params(sampling: Sampling, defaults: Mapping[str, Any], *, streamed
             skip_clone=True,
         )
     except (ValueError, VLLMClientError) as error:
-        raise BadRequest(_first_line(error)) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+        raise BadRequest(first_line(error)) from error

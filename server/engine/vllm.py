@@ -29,7 +29,7 @@ from server.core import (
 from server.engine import zygote
 from server.engine.loading import follow
 from server.engine.protocol import Report, StartupError
-from server.errors import ApiError, BadRequest, EngineDied, EngineNotReady, InternalError, Overloaded
+from server.errors import ApiError, BadRequest, EngineDied, EngineNotReady, InternalError, Overloaded, first_line
 
 if TYPE_CHECKING:
     from vllm import RequestOutput, SamplingParams
@@ -128,7 +128,7 @@ class VllmEngine:
             return llm
         except Exception as error:
             traceback.print_exc()  # to the engine's log, which is where the process's stderr goes
-            raise StartupError(f"The engine did not start: {_first_line(error)}", _hint(error)) from error
+            raise StartupError(f"The engine did not start: {first_line(error)}", _hint(error)) from error
 
     async def stop(self) -> None:
         self._stopped = True
@@ -204,14 +204,10 @@ def _as_api_error(error: Exception) -> Exception:
     if isinstance(error, EngineDeadError):
         return EngineDied("The engine died while it worked on this request; please send it again.")
     if isinstance(error, GracefulHTTPError):
-        return Overloaded(_first_line(error))
+        return Overloaded(first_line(error))
     if isinstance(error, VLLMClientError):
-        return BadRequest(_first_line(error))
+        return BadRequest(first_line(error))
     return error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
 
 
 def _hint(error: Exception) -> str:

@@ -1,7 +1,7 @@
 """Messages with memory attached, between the server and its decode workers.
 
 A message is one packet on a socket pair: a few hundred bytes, and descriptors of anonymous memory (memfd) with the
-bulk. Pictures therefore cross without being copied or pickled, and memory that nobody holds any more is gone, however
+bulk. Pictures therefore are written once and never pickled, and memory that nobody holds any more is gone, however
 a process ends.
 """
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from server.errors import BadRequest, ContextLengthExceeded, MediaKind
+import psutil
+
+from server.errors import BadRequest, ContextLengthExceeded, MediaKind, too_long
 from server.media.frames import ClipLimits
 from server.media.pixels import FRAMES, PixelLimits
 
@@ -38,6 +40,11 @@ class RequestLimits:
         counts = (*self.max_bytes.values(), self.max_request_bytes, self.max_tokens)
         if min(self.max_pictures, self.max_clips, self.max_pages) < 0 or min(counts) < 1:
             raise ValueError("media limits must be positive")
+
+
+def memory_or_share(mib: int | None, part: int) -> int:
+    """Bytes: `mib` where the operator has set it, else one part in `part` of the machine's memory."""
+    return int(psutil.virtual_memory().total) // part if mib is None else mib * MIB
 
 
 def patch_memory(tokens: int, pixels: PixelLimits) -> int:
@@ -101,8 +108,4 @@ class WorkLimits:
 
 def too_many_tokens(most: int) -> ContextLengthExceeded:
     """The pictures of a request alone are longer than the context."""
-    return ContextLengthExceeded(
-        f"This model's maximum context length is {most} tokens. However, your pictures alone need more. Please send "
-        "fewer, or give them a smaller max_pixels. (context_length_exceeded)",
-        param="messages",
-    )
+    return too_long(most, "your pictures alone need more", "Please send fewer, or give them a smaller max_pixels.")

@@ -10,13 +10,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
-from server.media.channel import Growing
+from server.media.channel import Growing, Octets
 from server.media.jobs import Patches
 from server.media.pixels import FRAMES, MERGE, PATCH
-
-Octets = NDArray[np.uint8]
 
 CHANNELS = 3
 PIXELS = 1

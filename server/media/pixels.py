@@ -1,7 +1,7 @@
-"""How large a picture becomes and how it is cut into patches: pure arithmetic, no files and no sockets.
+"""How large a picture becomes: pure arithmetic, no files and no sockets.
 
-The formulas are those of qwen-vl-utils 0.0.14 (`vision_process.smart_resize`, `fetch_image`) and of the Qwen2-VL image
-processor in transformers (patch order). Sizes are in pixels, height before width unless a name says otherwise.
+The formulas are those of qwen-vl-utils 0.0.14 (`vision_process.smart_resize`, `fetch_image`). Sizes are in pixels,
+height before width unless a name says otherwise.
 """
 
 from __future__ import annotations

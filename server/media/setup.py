@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 
-import psutil
-
 from server.families.family import Family
 from server.media import worker
 from server.media.fetch import Fetcher, FetchLimits
 from server.media.files import Folders
 from server.media.frames import ClipLimits
-from server.media.limits import MIB, DecodeLimits, DocumentLimits, RequestLimits, WorkLimits
+from server.media.limits import MIB, DecodeLimits, DocumentLimits, RequestLimits, WorkLimits, memory_or_share
 from server.media.memory import MemoryBudget
 from server.media.pixels import FRAMES, PixelLimits
 from server.media.pool import WorkerPool
@@ -46,7 +44,7 @@ def set_up_media(settings: Settings, family: Family, max_pixels: int, max_model_
             per_tenant=max(1, settings.fetch_concurrency // SHARE_OF_FETCHES),
         ),
         folders=Folders(settings.media_folders),
-        memory=MemoryBudget(_memory(settings)),
+        memory=MemoryBudget(memory_or_share(settings.media_memory_mib, SHARE_OF_MEMORY)),
         cache_bytes=settings.media_cache_mib * MIB,
     )
 
@@ -95,19 +93,19 @@ def _work_limits(settings: Settings, family: Family, max_pixels: int, max_model_
         decode=DecodeLimits(
             max_pixels=settings.max_picture_megapixels * 1_000_000, scaled_decoding=settings.scaled_decoding
         ),
-        clips=_clip_limits(settings, family, ceiling, max_model_len),
+        clips=_clip_limits(settings, family, pixels, max_model_len),
         documents=DocumentLimits(max_pages=max(1, settings.max_pages), max_dpi=settings.max_page_dpi),
     )
 
 
-def _clip_limits(settings: Settings, family: Family, ceiling: int, max_model_len: int) -> ClipLimits:
+def _clip_limits(settings: Settings, family: Family, pixels: PixelLimits, max_model_len: int) -> ClipLimits:
     """qwen-vl-utils' own numbers, within what the model and its context take.
 
     Like there, a clip fills nine tenths of the context at most by default; and without a wish it has no more frames
     than fit there at their least size.
     """
-    own, block = ClipLimits(), (family.patch_size * family.merge_size) ** 2
-    highest = min(own.frame_max_pixels, family.max_frame_pixels, ceiling)
+    own, block = ClipLimits(), pixels.token_pixels
+    highest = min(own.frame_max_pixels, family.max_frame_pixels, pixels.hard_max_pixels)
     lowest = min(own.frame_min_pixels, highest)
     total = min(own.total_pixels, max_model_len * 9 // 10 * block)
     most_frames = min(own.max_frames, settings.max_clip_frames, max(FRAMES, total * FRAMES // int(lowest * 1.05)))
@@ -118,15 +116,9 @@ def _clip_limits(settings: Settings, family: Family, ceiling: int, max_model_len
         min_frames=min(own.min_frames, most_frames),
         max_frames=most_frames,
         hard_max_frames=settings.max_clip_frames,
-        hard_max_pixels=ceiling,
+        hard_max_pixels=pixels.hard_max_pixels,
         hard_total_pixels=max_model_len * block,
         max_seconds=settings.max_clip_seconds,
-        factor=family.factor,
-        max_ratio=settings.max_aspect_ratio,
+        factor=pixels.factor,
+        max_ratio=pixels.max_ratio,
     )
-
-
-def _memory(settings: Settings) -> int:
-    if settings.media_memory_mib:
-        return settings.media_memory_mib * MIB
-    return int(psutil.virtual_memory().total) // SHARE_OF_MEMORY

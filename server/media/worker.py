@@ -55,15 +55,13 @@ def main(channel: Channel, limits: WorkLimits, bounds: Bounds) -> None:
 def _do_one(channel: Channel, limits: WorkLimits, bounds: Bounds) -> None:
     message, files = _next_job(channel)
     _limit_cpu(bounds.seconds)
-    memory = None
+    memory = Growing()
     try:
-        answer, memory = _answer(jobs.unpack_job(message), files, limits)
-        channel.send(answer, [] if memory is None else [memory.seal()])
+        channel.send(*_answer(jobs.unpack_job(message), files, limits, memory))
     finally:
+        memory.close()
         for file in files:
             os.close(file)
-        if memory is not None:
-            memory.close()
     gc.collect(0)
 
 
@@ -78,19 +76,16 @@ def _next_job(channel: Channel) -> tuple[bytes, list[int]]:
     return channel.receive()
 
 
-def _answer(job: jobs.Job, files: list[int], limits: WorkLimits) -> tuple[bytes, Growing | None]:
+def _answer(job: jobs.Job, files: list[int], limits: WorkLimits, memory: Growing) -> tuple[bytes, list[int]]:
+    """A message and what is attached to it."""
     from server.media import work  # heavy, and preloaded where this runs
 
-    memory = Growing()
     try:
-        cuts = work.do(job, view_of(files[0]), limits, memory)
-        return jobs.pack_cuts(cuts), memory
+        return jobs.pack_cuts(work.do(job, view_of(files[0]), limits, memory)), [memory.seal()]
     except ApiError as error:
-        answer = jobs.pack_error(error)
+        return jobs.pack_error(error), []
     except Exception as error:
-        answer = jobs.pack_error(_as_api_error(error, job))
-    memory.close()
-    return answer, None
+        return jobs.pack_error(_as_api_error(error, job)), []
 
 
 def _as_api_error(error: Exception, job: jobs.Job) -> ApiError:

@@ -21,6 +21,7 @@ from server.protocol.content import (
 )
 from server.translate.media_defaults import MediaDefaults
 from server.translate.media_parts import LOW_DETAIL_PIXELS, MediaParts
+from server.translate.parse import missing
 
 log = logging.getLogger(__name__)
 
@@ -113,11 +114,7 @@ def _message(message: ChatMessage, where: str, media: MediaParts) -> Message:
         if (message.model_extra or {}).get(name):
             raise UnsupportedParameter(f"'{where}.{name}' is not supported by this server.", param=f"{where}.{name}")
     if message.content is None and message.role != "assistant":
-        raise BadRequest(
-            f"Missing required parameter: '{where}.content'.",
-            param=f"{where}.content",
-            code="missing_required_parameter",
-        )
+        raise missing(f"{where}.content")
     return Message(ROLES[message.role], tuple(_parts(message.content or [], f"{where}.content", media)))
 
 

@@ -16,6 +16,7 @@ from server.protocol.content import (
 )
 from server.translate.media_defaults import MediaDefaults, budget_over, choice_over
 from server.translate.pages import page_ranges
+from server.translate.parse import missing
 
 LOW_DETAIL_PIXELS = 512 * 512
 """The most pixels of a picture with `"detail": "low"`, as OpenAI's guide has it."""
@@ -53,7 +54,7 @@ class MediaParts:
         name = "image" if isinstance(part, ImagePart) and part.image is not None else "image_url"
         place = part.image if isinstance(part, ImagePart) and part.image is not None else part.image_url
         if place is None:
-            raise _missing(f"{here}.image")
+            raise missing(f"{here}.image")
         if isinstance(place, str):
             return PictureSource(place, f"{here}.{name}", self._budget(part))
         return PictureSource(place.url, f"{here}.{name}.url", self._budget(part, place.detail))
@@ -81,7 +82,7 @@ class MediaParts:
                 param=f"{here}.file.file_id",
             )
         if part.file.file_data is None:
-            raise _missing(param)
+            raise missing(param)
         data = part.file.file_data
         url = data if ":" in data[:32] else PDF + data  # base64 has no colon, and every URL has an early one
         pages = () if part.pages is None else page_ranges(part.pages, f"{here}.pages")
@@ -129,7 +130,3 @@ def _frames_inside(url: str, param: str) -> tuple[str, ...]:
     if len(frames) > MAX_FRAMES:
         raise BadRequest(f"Invalid '{param}': a clip may have at most {MAX_FRAMES} frames.", param=param)
     return tuple("data:image/jpeg;base64," + frame for frame in frames)
-
-
-def _missing(param: str) -> BadRequest:
-    return BadRequest(f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter")

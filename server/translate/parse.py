@@ -42,9 +42,14 @@ def _bad_request(error: ValidationError) -> BadRequest:
         return BadRequest(f"The request body is not valid JSON: {_shorten(first['msg'])}", code=code)
     param = path(first["loc"])
     if code == "missing_required_parameter":
-        return BadRequest(f"Missing required parameter: '{param}'.", param=param, code=code)
+        return missing(param)
     where = f"'{param}'" if param else "the request body"
     return BadRequest(f"Invalid {where}: {_shorten(first['msg'])}.", param=param or None, code=code)
+
+
+def missing(param: str) -> BadRequest:
+    """The error for a field that has to be there."""
+    return BadRequest(f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter")
 
 
 def _code(kind: str) -> str:
