@@ -127,8 +127,12 @@ class House:
         Allocators keep some of what a large picture took, up to a bound: what grows beyond that is kept for ever.
         """
         large = base64.b64encode(encoded(Image.new("1", (10_000, 10_000)), "PNG") + bytes(15 * MIB)).decode()
+        plain = [data_url(encoded(Image.new("RGB", (448, 448), (n, 0, 0)), "PNG"), "image/png") for n in range(60)]
         largest = [
             said("word " * 3900, max_tokens=1),
+            # The engine, too, keeps memory for the most pictures and the longest clip that it has looked at.
+            said([{"type": "image_url", "image_url": {"url": url}} for url in plain[:12]], max_tokens=1),
+            said([{"type": "video", "video": plain, "resized_height": 224, "resized_width": 224}], max_tokens=1),
             json.dumps(said("Hello")).encode() + b" " * (60 * MIB),
             *(shown(f"data:image/png;base64,{large}", min_pixels=3136 + number) for number in range(DECODERS)),
         ]
