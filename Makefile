@@ -54,6 +54,10 @@ mutations: setup-dev ## break the picture's way in, and show that a test notices
 bench: setup-dev ## time our server against that of vLLM; ARGS="--only NAME --rounds N"
 	@$(PYTHON_IN_VENV) -m clients.bench $(ARGS)
 
+.PHONY: drills
+drills: setup-dev ## kill, hang, flood and redeploy real servers; ARGS="--only NAME,... --short"
+	@$(PYTHON_IN_VENV) -m tests.drills $(ARGS)
+
 .PHONY: slow-hosts
 slow-hosts: setup-dev ## ask for text while a hundred picture hosts send a byte a second
 	@$(PYTHON_IN_VENV) -m tests.hostile.slow_hosts $(ARGS)

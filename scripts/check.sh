@@ -12,7 +12,7 @@ check ruff check .
 check ruff format --check .
 check mypy
 check hadolint Dockerfile docker/Dockerfile.cpu
-check check-jsonschema --quiet --builtin-schema vendor.compose-spec docker/compose.yaml
+check check-jsonschema --quiet --builtin-schema vendor.compose-spec docker/compose.yaml docker/compose.replicas.yaml
 [[ ! -x $VENV/bin/shellcheck ]] || check shellcheck --external-sources --source-path=SCRIPTDIR scripts/*.sh docker/*.sh .ci/run
 
 ((${#failed[@]} == 0)) || die "failed: ${failed[*]}"

@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Protocol
 
+import anyio.to_thread
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -15,7 +17,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from server import __version__
-from server.admission.gate import Gate
+from server.admission.controller import TtftController
+from server.admission.gate import Gate, GateLimits, Observe
 from server.admission.keys import KeyRing
 from server.engine.checkpoint import served_names
 from server.engine.protocol import StartupError
@@ -25,14 +28,17 @@ from server.routes.middleware import Authentication, BodyLimit, LoopbackGuard, R
 from server.routes.replies import error_response
 from server.services import Services
 from server.settings import Settings
-from server.startup import SetUpEngine, bring_up, until_dead
+from server.startup import SetUpEngine, bring_up
+from server.telemetry import metrics, traces
 from server.telemetry.console import Console
 
 log = logging.getLogger(__name__)
 
-EXPOSED_HEADERS = ["x-request-id", "retry-after", "retry-after-ms", "x-should-retry"]
+EXPOSED_HEADERS = ["x-request-id", "retry-after", "x-should-retry", "x-image-hash"]
 """Headers of replies that a browser's OpenAI SDK reads."""
 
+LEAST_PREFILL_TOKENS = 256
+"""However slow the engine is, some short requests at once."""
 SHARE_OF_MEMORY = 8
 """Request bodies may take one part in so many of the machine's memory."""
 
@@ -68,7 +74,7 @@ def create_app(
     services = Services(
         settings=settings,
         keys=key_ring(settings) if keys is None else keys,
-        gate=Gate(settings.max_requests),
+        gate=_gate(settings),
         model_names=served_names(settings.model, settings.served_model_name),
     )
     console = console or Console(quiet=True)
@@ -80,6 +86,23 @@ def create_app(
     app.add_exception_handler(HTTPException, _http_error)
     _add_middleware(app, services)
     return app
+
+
+def _gate(settings: Settings) -> Gate:
+    target = settings.ttft_target_s
+    observe = Observe(metrics.QUEUE_SECONDS.observe, metrics.TTFT_SECONDS.observe)
+    limits = GateLimits(
+        max_requests=settings.max_requests,
+        max_per_caller=settings.max_requests_per_key,
+        max_wait_s=settings.queue_timeout_s if target is None else min(settings.queue_timeout_s, target / 2),
+        max_running=settings.max_running,
+        max_prefill_tokens=settings.max_prefill_tokens,
+    )
+    if target is None:
+        return Gate(limits, observe=observe)
+    # Half of it for waiting in the house, half for the engine.
+    controller = TtftController(target / 2, least=LEAST_PREFILL_TOKENS, most=settings.max_prefill_tokens)
+    return Gate(limits, controller, observe)
 
 
 def key_ring(settings: Settings) -> KeyRing:
@@ -132,6 +155,11 @@ class House:
     @contextlib.asynccontextmanager
     async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
         """Serve while the block runs; requests get 503 until the model is up."""
+        settings = self._services.settings
+        start = partial(
+            traces.start, settings.otlp_endpoint, version=__version__, sample_ratio=settings.otlp_sample_ratio
+        )
+        await anyio.to_thread.run_sync(start)
         life = asyncio.create_task(self._live())
         try:
             yield
@@ -141,6 +169,7 @@ class House:
                 await life
             self._services.gate.drain()
             await self._put_away()
+            await anyio.to_thread.run_sync(traces.stop)
 
     async def _live(self) -> None:
         services = self._services
@@ -148,8 +177,7 @@ class House:
             await bring_up(services, self._console, self._set_up_engine)
             self._events.ready(services)
             if services.engine is not None:
-                await until_dead(services.engine)
-            self._events.failed("The engine died.", "Start the server again; the log holds the engine's last words.")
+                await services.engine.watch()
         except StartupError as error:
             services.phase = "failed to start"
             self._events.failed(error.message, error.hint)

@@ -133,6 +133,10 @@ class Conversation:
     request_id: str
     messages: tuple[Message, ...]
     sampling: Sampling = Sampling()
+    priority: int = 0
+    """Lower goes first among the requests of the same caller."""
+    flex: bool = False
+    """Whether it stands back behind all requests that are not."""
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -239,6 +243,8 @@ class GenerationRequest:
     tenant: str = ""
     streamed: bool = True
     """Whether someone waits for every token; else the engine may tell of many at once, after the first."""
+    trace_headers: Mapping[str, str] | None = None
+    """W3C headers of the trace that the engine's work belongs to; None where there is none."""
 
 
 # ---- What comes back --------------------------------------------------------------------------------
@@ -276,7 +282,12 @@ class Usage:
     cached_tokens: int = 0
 
 
-Event = TextDelta | Finished | Usage
+@dataclass(frozen=True, slots=True)
+class Anew:
+    """What came before is void: the answer begins anew. Comes only where nobody waits for every token."""
+
+
+Event = TextDelta | Finished | Usage | Anew
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,6 +318,7 @@ class EngineState(StrEnum):
 
     STARTING = "starting"
     READY = "ready"
+    RESTARTING = "restarting"
     DEAD = "dead"
     STOPPED = "stopped"
 

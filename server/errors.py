@@ -6,7 +6,8 @@
     │   ├── ContextLengthExceeded  code context_length_exceeded
     │   ├── InvalidImage           code one of ImageCode
     │   ├── InvalidVideo           the same with `video` in place of `image`
-    │   └── InvalidFile            the same with `file`
+    │   ├── InvalidFile            the same with `file`
+    │   └── CrashesEngine          422, code request_crashes_engine
     ├── Unauthorized          401 authentication_error
     ├── Forbidden             403 permission_error
     ├── NotFound              404 not_found_error
@@ -15,7 +16,9 @@
     ├── RequestTimeout        408 timeout_error
     ├── BodyTooLarge          413 invalid_request_error
     ├── HeadTooLarge          431 invalid_request_error
+    ├── RateLimited           429 rate_limit_error, retryable, with Retry-After
     ├── InternalError         500 server_error
+    ├── DeadlineExceeded      504 timeout_error, not worth a retry: the time that the client gave is over
     └── Unavailable           503 server_error, retryable, with Retry-After
         ├── Overloaded             code overloaded
         │   └── TooManyBodies          code overloaded
@@ -28,7 +31,11 @@ Status, type and code follow the OpenAI API, so that SDKs raise the exception th
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar, Literal
+
+MAX_RETRY_AFTER_S = 60
+"""OpenAI's SDKs follow Retry-After up to a minute; a longer wait they take for no advice at all."""
 
 ImageCode = Literal[
     "invalid_image",
@@ -53,8 +60,10 @@ class ApiError(Exception):
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
     default_code: ClassVar[str | None] = None
-    retry_after: ClassVar[int | None] = None
+    retry_after: int | None = None
     """Seconds after which trying again makes sense; None where nothing is known of that."""
+    should_retry: ClassVar[bool | None] = None
+    """What SDKs are told about trying again; None leaves them to their habits, which the status decides."""
 
     def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
         super().__init__(message)
@@ -72,9 +81,11 @@ class ApiError(Exception):
     def headers(self) -> dict[str, str]:
         """What SDKs and balancers read to decide whether to try again; nothing where their own habits are right."""
         headers = {"connection": "close"} if self.closes else {}
-        if self.retry_after is None:
-            return headers
-        return {**headers, "retry-after": str(self.retry_after), "x-should-retry": "true"}
+        if self.retry_after is not None:
+            headers["retry-after"] = str(self.retry_after)
+        if self.should_retry is not None:
+            headers["x-should-retry"] = "true" if self.should_retry else "false"
+        return headers
 
 
 class BadRequest(ApiError):
@@ -119,6 +130,14 @@ class InvalidFile(BadRequest):
     """A document that cannot be fetched, read or accepted; codes are those of pictures, with `file` for `image`."""
 
     default_code = "invalid_file"
+
+
+class CrashesEngine(BadRequest):
+    """A request that was in the engine when it died, twice; nobody shall run it a third time."""
+
+    status = 422
+    default_code = "request_crashes_engine"
+    should_retry = False
 
 
 MediaKind = Literal["image", "video", "file"]
@@ -186,18 +205,43 @@ class HeadTooLarge(ApiError):
     closes = True
 
 
+class RateLimited(ApiError):
+    """A key has used up what it may."""
+
+    status = 429
+    type = "rate_limit_error"
+    default_code = "rate_limit_exceeded"
+    retry_after = 1
+    should_retry = True
+
+
 class InternalError(ApiError):
     default_code = "internal_error"
+
+
+class DeadlineExceeded(ApiError):
+    """The time is over that the client, or the operator, gave a request."""
+
+    status = 504
+    type = "timeout_error"
+    default_code = "deadline_exceeded"
+    should_retry = False
 
 
 class Unavailable(ApiError):
     status = 503
     default_code = "unavailable"
     retry_after = 1
+    should_retry = True
 
 
 class Overloaded(Unavailable):
     default_code = "overloaded"
+
+    def __init__(self, message: str, *, code: str | None = None, retry_after_s: float = 0.0) -> None:
+        """`retry_after_s`: when there may be room, as far as that is known; the client is told whole seconds."""
+        super().__init__(message, code=code)
+        self.retry_after = min(MAX_RETRY_AFTER_S, max(1, math.ceil(retry_after_s)))
 
 
 class TooManyBodies(Overloaded):

@@ -1,5 +1,7 @@
 """A request's life: ticket, pictures, prompt, engine, events. Knows no wire format.
 
+Whoever runs a request sets its deadline by cancelling it: all work on it ends then.
+
 Everything that can go wrong with a request goes wrong before `begin` returns: the first event of the engine has been
 awaited by then, so that a reply with status 200 starts only when there is something to say.
 """
@@ -7,14 +9,16 @@ awaited by then, so that a reply with status 200 starts only when there is somet
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import anyio.to_thread
 
 from server.admission.gate import Gate, Ticket
+from server.admission.queue import Ask
 from server.core import (
+    Anew,
     Caller,
     Clip,
     Conversation,
@@ -35,14 +39,19 @@ from server.core import (
     TextDelta,
     Usage,
 )
-from server.engine.protocol import Engine
+from server.engine.protocol import Generator
 from server.errors import EngineNotReady, too_long
 from server.families.family import Family
+from server.telemetry import traces
 
 LONG_TEXT = 4096
 """Characters above which tokenising (about 1 us each) leaves the event loop for a worker thread."""
 FRAME = 12
 """Characters as which the role of a message counts there."""
+CHARACTERS_PER_TOKEN = 3
+"""About, in Arabic and English, where the tokens have not been counted yet."""
+FRAME_TOKENS = 5
+"""Around each message."""
 
 
 class Media(Protocol):
@@ -51,18 +60,27 @@ class Media(Protocol):
     def opened(self, sources: Sequence[Source], tenant: str) -> AbstractAsyncContextManager[list[Opened]]:
         """What the sources hold, in their order. Leaving the context gives back the memory that it counts."""
 
+    def estimated_tokens(self, sources: Sequence[Source]) -> int:
+        """How many prompt tokens they will take, guessed in no time."""
+
 
 class EventStream:
     """The events of one request, the first already known. Owns the ticket: close it, whatever happens."""
 
     def __init__(
-        self, first: Event, rest: AsyncGenerator[Event, None], ticket: Ticket, media: tuple[MediaFact, ...] = ()
+        self,
+        first: Event,
+        rest: AsyncGenerator[Event, None],
+        ticket: Ticket,
+        media: tuple[MediaFact, ...] = (),
+        span: traces.Span = traces.OFF,
     ) -> None:
         self.media = media
         """What became of the request's pictures, clips and pages, in reading order."""
         self._first: Event | None = first
         self._rest = rest
         self._ticket = ticket
+        self._span = span
 
     def __aiter__(self) -> EventStream:
         return self
@@ -71,13 +89,17 @@ class EventStream:
         if self._first is not None:
             event, self._first = self._first, None
             return event
-        return await anext(self._rest)
+        event = await anext(self._rest)
+        if isinstance(event, Usage):
+            self._span.set(output_tokens=event.completion_tokens, cached_tokens=event.cached_tokens)
+        return event
 
     async def aclose(self) -> None:
         """Stop the engine's work on this request and give the ticket back."""
         try:
             await self._rest.aclose()
         finally:
+            self._span.end()
             self._ticket.close()
 
 
@@ -104,12 +126,15 @@ class Inference:
     def __init__(
         self,
         *,
-        engine: Engine,
+        engine: Generator,
         family: Family,
         media: Media,
         gate: Gate,
         default_max_tokens: int | None = None,
+        model_name: str = "",
     ) -> None:
+        """`default_max_tokens`: of a request that sets no limit itself. `model_name`: as traces have it."""
+        self._model_name = model_name
         self._engine = engine
         self._family = family
         self._media = media
@@ -124,21 +149,30 @@ class Inference:
         Raises:
             ApiError: Overloaded, EngineNotReady, InvalidImage, ContextLengthExceeded, or what the engine says.
         """
-        ticket = self._gate.enter()
+        self._require_ready()
+        characters = text_length(conversation.messages)
+        self._refuse_endless(characters)
+        with traces.span("admission"):
+            ticket = await self._gate.enter(self._ask(conversation, caller, characters))
         try:
-            self._require_ready()
-            characters = text_length(conversation.messages)
-            self._refuse_endless(characters)
-            async with self._media.opened(conversation.sources, caller.tenant) as opened:
-                prompt = await self._build_prompt(conversation.messages, opened, characters)
+            self._require_ready()  # it may have waited
+            async with AsyncExitStack() as memory:
+                with traces.span("media", sources=len(conversation.sources)):
+                    opening = self._media.opened(conversation.sources, caller.tenant)
+                    opened = await memory.enter_async_context(opening)
+                with traces.span("prompt", characters=characters):
+                    prompt = await self._build_prompt(conversation.messages, opened, characters)
+                ticket.charge(len(prompt.token_ids))
                 facts = media_facts(opened, prompt.pictures)
                 sampling = self._fit(conversation.sampling, prompt)
                 request = GenerationRequest(conversation.request_id, prompt, sampling, caller.tenant, streamed)
-                first, events = await self._start(request)
+                ticket.submitted()
+                first, events, span = await self._start(request)
+                ticket.started()
         except BaseException:
             ticket.close()
             raise
-        return EventStream(first, events, ticket, facts)
+        return EventStream(first, events, ticket, facts, span)
 
     async def answer(self, conversation: Conversation, caller: Caller) -> Answer:
         """Run a request to its end and fold its events."""
@@ -152,19 +186,34 @@ class Inference:
         if self._engine.state is not EngineState.READY:
             raise EngineNotReady(f"The engine is {self._engine.state.value}; please try again.")
 
+    def _ask(self, conversation: Conversation, caller: Caller, characters: int) -> Ask:
+        text = max(self._family.tokens_at_least(characters), characters // CHARACTERS_PER_TOKEN)
+        tokens = text + FRAME_TOKENS * len(conversation.messages) + self._media.estimated_tokens(conversation.sources)
+        return Ask(caller.name, tokens, conversation.sampling.n, conversation.priority, conversation.flex)
+
     async def _build_prompt(self, messages: Sequence[Message], opened: Sequence[Opened], characters: int) -> Prompt:
         if characters + FRAME * len(messages) > LONG_TEXT:
             return await anyio.to_thread.run_sync(self._family.build_prompt, messages, opened)
         return self._family.build_prompt(messages, opened)
 
-    async def _start(self, request: GenerationRequest) -> tuple[Event, AsyncGenerator[Event, None]]:
-        """Hand a request to the engine and await its first event."""
-        events = self._engine.generate(request)
-        try:
-            return await anext(events), events
-        except BaseException:
-            await events.aclose()
-            raise
+    async def _start(self, request: GenerationRequest) -> tuple[Event, AsyncGenerator[Event, None], traces.Span]:
+        """Hand a request to the engine and await its first event; the span goes on with the events."""
+        span = traces.span(
+            "engine",
+            model=self._model_name,
+            response_id=request.request_id,
+            input_tokens=len(request.prompt.token_ids),
+            choices=request.sampling.n,
+            streamed=request.streamed,
+        )
+        with span.active():
+            events = self._engine.generate(replace(request, trace_headers=span.headers()))
+            del request
+            try:
+                return await anext(events), events, span
+            except BaseException:
+                await events.aclose()
+                raise
 
     def _refuse_endless(self, characters: int) -> None:
         """Refuse texts that cannot fit by far, before their pictures are fetched and their tokens counted."""
@@ -224,6 +273,8 @@ async def fold(stream: EventStream, n: int) -> Answer:
                 choices[index].reason = reason
             case Usage():
                 usage = event
+            case Anew():
+                texts = [[] for _ in range(n)]
     for choice, parts in zip(choices, texts, strict=True):
         choice.text = "".join(parts)
     return Answer(tuple(choices), usage, stream.media)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import os
 import resource
@@ -26,11 +27,13 @@ from server.engine.setup import set_up_engine
 from server.media.addresses import AllowList
 from server.media.files import Folders
 from server.media.pool import DECODERS
-from server.routes.http11 import BoundedHttp
+from server.routes.door import Door
+from server.routes.http11 import bounded_http
 from server.services import Services
 from server.settings import Settings, SettingsError
 from server.telemetry.console import LOG_LINES, Console
 from server.telemetry.logs import configure_logs
+from server.telemetry.rotation import keep_bounded
 
 INTERRUPT_GRACE_S = 2
 """How long Ctrl-C lets requests run on: a person waits. SIGTERM gives them `drain_timeout_s`."""
@@ -56,7 +59,7 @@ def serve(settings: Settings) -> int:
     log_file = settings.log_path(port)
     terminal = redirect_output(log_file)
     console = Console(quiet=settings.quiet, stream=terminal)
-    configure_logs(settings.log_level, terminal)
+    configure_logs(settings.log_level, terminal, settings.log_format)
     for warning in keys.warnings:
         console.note(warning)
     _allow_descriptors()
@@ -110,7 +113,7 @@ class Process(uvicorn.Server):
             uvicorn.Config(
                 app,
                 loop="uvloop",
-                http=BoundedHttp,
+                http=bounded_http(settings.stalled_timeout_s, Door(self._services)),
                 ws="none",
                 log_config=None,
                 access_log=False,
@@ -127,6 +130,10 @@ class Process(uvicorn.Server):
             signal.signal(number, signal.SIG_IGN)
         return self._status
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._bounding = asyncio.create_task(keep_bounded(self._log_file, self._settings.log_max_mib << 20))
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Keep the port open while requests finish, so that balancers read 503 there and no refused connection."""
         started = time.monotonic()
@@ -138,6 +145,7 @@ class Process(uvicorn.Server):
             await asyncio.sleep(0.05)
         self.config.timeout_graceful_shutdown = AFTER_DRAIN_S
         await super().shutdown(sockets)
+        self._bounding.cancel()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first signal drains, the second ends at once. Unlike uvicorn's, it is not raised again afterwards."""
@@ -258,6 +266,7 @@ def _tail(log_file: Path) -> list[str]:
 
 def _leave(status: int, terminal: TextIO) -> NoReturn:
     """End the process now: taking torch and vLLM apart costs 2 s, and a worker thread may still be importing them."""
-    sys.stdout.flush()
-    terminal.flush()
+    with contextlib.suppress(OSError):  # a full disk
+        sys.stdout.flush()
+        terminal.flush()
     os._exit(status)

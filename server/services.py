@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from server.admission.gate import Gate
 from server.admission.keys import KeyRing
 from server.core import EngineState
-from server.engine.protocol import Engine
+from server.engine.supervisor import Supervisor
 from server.errors import EngineNotReady, ModelNotFound
 from server.inference import Inference
 from server.media.prepare import Preparer
@@ -24,7 +24,7 @@ class Services:
     gate: Gate
     model_names: list[str]
     phase: str = "starting"
-    engine: Engine | None = None
+    engine: Supervisor | None = None
     inference: Inference | None = None
     preparer: Preparer | None = None
     created: int = field(default_factory=lambda: int(time.time()))

@@ -7,15 +7,17 @@ import gc
 import math
 from collections.abc import Callable
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 
 import anyio.to_thread
 import numpy as np
 
-from server.core import EngineState, GenerationRequest, Message, Opened, Picture, PictureSource, Sampling
+from server.core import GenerationRequest, Message, Opened, Picture, PictureSource, Sampling
 from server.engine.checkpoint import find_checkpoint
 from server.engine.protocol import Engine, StartupError
 from server.engine.setup import EngineSetup
+from server.engine.supervisor import Patience, Supervisor
 from server.errors import ApiError
 from server.families import load_family
 from server.families.family import Family, UnknownFamilyError
@@ -23,10 +25,12 @@ from server.inference import Inference
 from server.media.patches import patchify
 from server.media.setup import set_up_media
 from server.services import Services
+from server.settings import Settings
 from server.telemetry.console import Console
 from server.telemetry.metrics import watch
 
-WATCH_EVERY_S = 0.2
+BEATS = 5
+"""Heartbeats of the engine within the silence that it is allowed."""
 WORKERS_UP_WITHIN_S = 120.0
 WARM_UP_SIDE = 56
 """Least side of the first picture, in pixels."""
@@ -80,24 +84,25 @@ async def bring_up(services: Services, console: Console, set_up_engine: SetUpEng
     steps.end()
     for note in setup.notes:
         console.note(note)
-    services.engine = setup.engine
-    await setup.engine.start(steps.begin)
-    services.preparer = set_up_media(settings, family, setup.max_pixels, setup.engine.max_model_len)
-    watch(services.preparer.readings)
-    workers = asyncio.create_task(services.preparer.start())
-    if settings.warmup:
-        steps.begin("Warm up", "a picture and a word")
-        await _first_request(setup.engine, family)
+    warm_up = partial(_first_request, family=family) if settings.warmup else None
+    services.engine = engine = Supervisor(setup.make, _patience(settings, setup), warm_up)
+    watch(lambda: [*services.gate.readings(), *engine.readings()])
+    await engine.start(steps.begin)
+    services.gate.fit_to_engine(engine.concurrency)
+    services.preparer = preparer = set_up_media(settings, family, setup.max_pixels, engine.max_model_len)
+    watch(lambda: [*services.gate.readings(), *engine.readings(), *preparer.readings()])
+    workers = asyncio.create_task(preparer.start())
     steps.begin("Start the decode workers")
     await _within(workers, WORKERS_UP_WITHIN_S)
     steps.end()
     settle_heap()
     services.inference = Inference(
-        engine=setup.engine,
+        engine=engine,
         family=family,
-        media=services.preparer,
+        media=preparer,
         gate=services.gate,
         default_max_tokens=settings.default_max_tokens,
+        model_name=services.model_names[0],
     )
 
 
@@ -110,10 +115,13 @@ def settle_heap() -> None:
     gc.freeze()
 
 
-async def until_dead(engine: Engine) -> None:
-    """Return once the engine has died; it is never READY again by itself."""
-    while engine.state is not EngineState.DEAD:  # noqa: ASYNC110  vLLM raises a flag, it sets no event
-        await asyncio.sleep(WATCH_EVERY_S)
+def _patience(settings: Settings, setup: EngineSetup) -> Patience:
+    return Patience(
+        restarts=settings.engine_restarts,
+        beat_every_s=settings.engine_silence_s / BEATS,
+        silent_s=settings.engine_silence_s,
+        step_s=settings.engine_step_s or setup.step_s,
+    )
 
 
 async def warm_up(engine: Engine, family: Family) -> None:

@@ -50,6 +50,7 @@ def vllm_arguments(settings: Settings, folder: Path, device: Device, family: Fam
         "served_model_name": served_names(settings.model, settings.served_model_name),
         # The front end hands over finished patches; a second cache of them would only be searched in vain.
         "mm_processor_cache_gb": 0,
+        **_traces(settings),
         **defaults,
         **_set_by_operator(settings),
         **settings.engine_args,
@@ -58,6 +59,12 @@ def vllm_arguments(settings: Settings, folder: Path, device: Device, family: Fam
     pixels_per_token = _pixels_per_token(family)
     most = pixels_in_context(family.max_pixels, arguments.get("max_model_len"), pixels_per_token)
     return VllmArguments(arguments, most, _notes(sized, device))
+
+
+def _traces(settings: Settings) -> dict[str, Any]:
+    if settings.otlp_endpoint is None:
+        return {}
+    return {"otlp_traces_endpoint": f"{settings.otlp_endpoint.rstrip('/')}/v1/traces"}
 
 
 def engine_environment(settings: Settings, device: Device, log_file: Path, scratch: Path) -> dict[str, str]:
@@ -69,6 +76,8 @@ def engine_environment(settings: Settings, device: Device, log_file: Path, scrat
         **logging_to_file(log_file, scratch),
         "VLLM_RPC_BASE_PATH": str(scratch),
         "VLLM_NO_USAGE_STATS": "1",
+        # vLLM would speak gRPC; one collector's address has to do for both.
+        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf",
     }
     if device.kind == "cpu":
         # The CPU wheel installs no distribution called vllm, from which vLLM would see what it is.

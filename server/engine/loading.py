@@ -52,6 +52,8 @@ def _size(log_file: Path) -> int:
 def _read_from(log_file: Path, position: int) -> tuple[str, int]:
     try:
         with log_file.open("rb") as log:
+            if _size(log_file) < position:  # it was cut, for its size
+                position = 0
             log.seek(position)
             data = log.read()
     except OSError:

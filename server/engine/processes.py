@@ -6,15 +6,25 @@ import contextlib
 import json
 import multiprocessing
 import os
+import re
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from multiprocessing import forkserver, resource_tracker
+from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 from typing import TextIO
 
 import psutil
 
+from server.engine.protocol import Pulse
+
 ZYGOTE = "server.engine.zygote_preload"
+NEVER_AGAIN = frozenset({psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD})
+"""States of a process in which it does nothing until somebody else does something."""
+KILLED_WITHIN_S = 3.0
+MAPPED = re.compile(r" /dev/shm/(psm_\w+)$", re.MULTILINE)
+"""Shared memory of multiprocessing in /proc/PID/maps, as long as it has a name."""
 OPERATORS_OWN = frozenset({"OMP_NUM_THREADS"})
 """Variables of other programs than ours and vLLM's: what an operator has set for them wins."""
 
@@ -69,6 +79,69 @@ def logging_to_file(log_file: Path, scratch: Path) -> dict[str, str]:
     path = scratch / "logging.json"
     path.write_text(json.dumps(config), encoding="utf-8")
     return {"VLLM_LOGGING_CONFIG_PATH": str(path)}
+
+
+def with_children(pids: Iterable[int]) -> list[psutil.Process]:
+    """Processes and all that descends from them, as far as they are there."""
+    found: list[psutil.Process] = []
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(pid)
+            found += [process, *process.children(recursive=True)]
+    return found
+
+
+def pulse_of(pids: Sequence[int]) -> Pulse:
+    """What processes and their descendants do. Blocks for some milliseconds."""
+    spent, stopped = 0.0, False
+    there = with_children(pids)
+    for process in there:
+        try:
+            times = process.cpu_times()
+            # Those of children that have ended, too: what they have used must not seem to be taken back.
+            spent += times.user + times.system + times.children_user + times.children_system
+            stopped |= process.status() in NEVER_AGAIN
+        except psutil.NoSuchProcess:
+            stopped = True
+    return Pulse(spent, stopped or len(there) < len(pids))
+
+
+def kill_now(pids: Iterable[int]) -> None:
+    """End processes and their descendants with SIGKILL, which also ends those that are stopped. Blocks until then."""
+    found = with_children(pids)
+    for process in found:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    end = time.monotonic() + KILLED_WITHIN_S
+    while any(_runs(process) for process in found) and time.monotonic() < end:
+        time.sleep(0.01)
+
+
+def shared_memory_of(pids: Iterable[int]) -> set[str]:
+    """The names of shared memory that processes and their descendants have mapped. Blocks for some milliseconds."""
+    names: set[str] = set()
+    for process in with_children(pids):
+        with contextlib.suppress(OSError):  # it has ended
+            maps = Path(f"/proc/{process.pid}/maps").read_text(encoding="utf-8", errors="replace")
+            names.update(MAPPED.findall(maps))
+    return names
+
+
+def free_shared_memory(names: Iterable[str]) -> None:
+    """Remove shared memory whose owners were killed; otherwise it stays for as long as the server."""
+    for name in names:
+        with contextlib.suppress(FileNotFoundError):
+            memory = SharedMemory(name)
+            memory.close()
+            memory.unlink()  # tells the resource tracker, too
+
+
+def _runs(process: psutil.Process) -> bool:
+    """Whether it still holds anything; one that only waits for its parent to collect it does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def end_all(grace_s: float) -> None:

@@ -6,11 +6,12 @@ It is never chosen by itself: `ain-serve` reaches it only through the explicit `
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from server.core import EngineState, Event, Finished, FinishReason, GenerationRequest, TextDelta, Usage
-from server.engine.protocol import Report, StartupError
+from server.engine.protocol import Pulse, Report, StartupError
 from server.errors import EngineDied
 
 
@@ -32,9 +33,14 @@ class Script:
     """Let `start` fail."""
     fail_after: int | None = None
     """Die after that many tokens of a request; 0 dies before the first."""
+    failures: int | None = None
+    """Of how many requests the engine dies; None: of each."""
     stall_after: int | None = None
-    """Hang for ever after that many tokens of a request."""
+    """Hang after that many tokens of a request, until the engine is killed."""
+    hang: bool = False
+    """Give no sign of life."""
     max_model_len: int = 4096
+    concurrency: int = 1024
 
 
 class ScriptedEngine:
@@ -46,7 +52,13 @@ class ScriptedEngine:
         """Requests in the engine at this moment."""
         self.requests: list[GenerationRequest] = []
         """Every request so far, oldest first."""
+        self.starts = 0
+        """How often it was started: it can be again, and so is also the engine after itself."""
+        self.deaths = 0
+        """How often it has died of a request."""
         self._state = EngineState.STARTING
+        self._killed = asyncio.Event()
+        """Set at the end of this life; the next has another."""
 
     @property
     def state(self) -> EngineState:
@@ -56,19 +68,37 @@ class ScriptedEngine:
     def max_model_len(self) -> int:
         return self.script.max_model_len
 
+    @property
+    def concurrency(self) -> int:
+        return self.script.concurrency
+
     async def start(self, report: Report) -> None:
+        self.starts += 1
+        self._state = EngineState.STARTING
         report("Start the scripted engine", "")
         await asyncio.sleep(self.script.start_delay)
         if self.script.fail_start:
             raise StartupError("The script says that the engine fails to start.", "Change the script.")
-        self._state = EngineState.READY
+        self._state, self._killed = EngineState.READY, asyncio.Event()
+
+    async def beat(self) -> None:
+        if self.script.hang:
+            await self._killed.wait()
+
+    async def pulse(self) -> Pulse:
+        return Pulse(0.0, stopped=False)
+
+    async def kill(self) -> None:
+        self.die()
 
     async def stop(self) -> None:
         self._state = EngineState.STOPPED
+        self._killed.set()
 
     def die(self) -> None:
         """As if the engine process had been killed."""
         self._state = EngineState.DEAD
+        self._killed.set()
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
         self.requests.append(request)
@@ -84,20 +114,33 @@ class ScriptedEngine:
         words = script.words * script.repeat
         limit = len(words) if sampling.max_tokens is None else min(sampling.max_tokens, len(words))
         reason = FinishReason.STOP if limit == len(words) else FinishReason.LENGTH
-        await asyncio.sleep(script.first_delay)
+        killed = self._killed
+        await _pause(script.first_delay, killed)
         for position in range(limit):
-            await self._misbehave(position)
+            await self._misbehave(position, killed)
             for index in range(sampling.n):
                 yield TextDelta(index, words[position])
-            await asyncio.sleep(script.delay)
-        await self._misbehave(limit)
+            await _pause(script.delay, killed)
+        await self._misbehave(limit, killed)
         for index in range(sampling.n):
             yield Finished(index, reason)
         yield Usage(prompt_tokens=len(request.prompt.token_ids), completion_tokens=limit * sampling.n)
 
-    async def _misbehave(self, position: int) -> None:
-        if self._state is EngineState.DEAD or self.script.fail_after == position:
+    async def _misbehave(self, position: int, killed: asyncio.Event) -> None:
+        if self.script.fail_after == position and self.deaths != self.script.failures and not killed.is_set():
+            self.deaths += 1
             self.die()
+        if killed.is_set():
             raise EngineDied("The engine died; the request can be sent again.")
         if self.script.stall_after == position:
-            await asyncio.Event().wait()
+            await killed.wait()
+            raise EngineDied("The engine was killed; the request can be sent again.")
+
+
+async def _pause(seconds: float, killed: asyncio.Event) -> None:
+    """Wait, but no longer than the engine lives."""
+    if seconds <= 0:
+        await asyncio.sleep(0)
+        return
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(killed.wait(), seconds)

@@ -28,7 +28,8 @@ from server.core import (
 )
 from server.engine import zygote
 from server.engine.loading import follow
-from server.engine.protocol import Report, StartupError
+from server.engine.processes import free_shared_memory, kill_now, pulse_of, shared_memory_of
+from server.engine.protocol import Pulse, Report, StartupError
 from server.errors import ApiError, BadRequest, EngineDied, EngineNotReady, InternalError, Overloaded, first_line
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ class VllmEngine:
         self._log_file = log_file
         self._llm: AsyncLLM | None = None
         self._defaults: dict[str, Any] = {}
+        self._shared_memory: set[str] = set()
+        """Through which the engine's processes talk with each other: they cannot remove it once they are killed."""
         self._stopped = False
 
     @property
@@ -79,6 +82,32 @@ class VllmEngine:
         """The most tokens of one picture or clip; known once READY."""
         return int(self._ready().input_processor.mm_encoder_cache_size)
 
+    @property
+    def concurrency(self) -> int:
+        return int(self._ready().vllm_config.scheduler_config.max_num_seqs)
+
+    async def beat(self) -> None:
+        # Through the EngineCore's queue to each of its workers, and back.
+        await self._ready().collective_rpc("check_health")
+
+    async def pulse(self) -> Pulse:
+        return await anyio.to_thread.run_sync(pulse_of, self._pids())
+
+    async def kill(self) -> None:
+        if self._llm is None:
+            return
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        await anyio.to_thread.run_sync(kill_now, self._pids())
+        await anyio.to_thread.run_sync(free_shared_memory, self._shared_memory)
+        # vLLM does so itself when it sees that its processes have gone; twice does no harm.
+        self._llm.output_processor.propagate_error(EngineDeadError())
+
+    def _pids(self) -> list[int]:
+        """Of the EngineCores; their workers are children of theirs."""
+        manager = getattr(self._llm and self._llm.engine_core.resources, "engine_manager", None)
+        return [process.pid for process in getattr(manager, "processes", ()) if process.pid is not None]
+
     def _ready(self) -> AsyncLLM:
         if self._llm is None:
             raise EngineNotReady("The engine is still starting.")
@@ -96,6 +125,7 @@ class VllmEngine:
             return
         self._defaults = llm.model_config.get_diff_sampling_param()
         self._llm = llm
+        self._shared_memory = await anyio.to_thread.run_sync(shared_memory_of, self._pids())
 
     def _build(self, report: Report) -> AsyncLLM:
         """Blocking, in a worker thread: import vllm, start its processes, load the weights."""
@@ -141,7 +171,7 @@ class VllmEngine:
         usage = _UsageCounter()
         try:
             prompt, params = await self._inputs(llm, request)
-            stream = llm.generate(prompt, params, request.request_id)
+            stream = llm.generate(prompt, params, request.request_id, trace_headers=request.trace_headers)
             del request  # and with it the pictures: an answer may take minutes, and they are in the engine by then
             async with contextlib.aclosing(stream):
                 async for output in stream:

@@ -81,6 +81,7 @@ class Together(Generic[Key, Value]):
             if not waiting and not task.done():
                 self._forget(key, task)  # who comes now must not wait for what is being cancelled
                 task.cancel()
+            del task  # its error knows this frame: together they would keep all that the request held
 
     def _forget(self, key: Key, task: asyncio.Future[Value]) -> None:
         if key in self._tasks and self._tasks[key][0] is task:

@@ -98,6 +98,7 @@ class WorkerPool:
         return [
             Reading("ain_media_jobs", "Jobs given to decode workers.", self._jobs, is_counter=True),
             Reading("ain_media_jobs_waiting", "Jobs that wait for a decode worker.", self._waiting),
+            Reading("ain_media_workers", "Decode workers that there are to be.", self._size),
             Reading("ain_media_workers_busy", "Decode workers at work.", self._working),
             Reading("ain_media_workers_lost", lost, self._died, is_counter=True, labels=(("reason", "died"),)),
             Reading("ain_media_workers_lost", lost, self._overran, is_counter=True, labels=(("reason", "overran"),)),

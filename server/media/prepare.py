@@ -21,6 +21,7 @@ from server.media.cache import ByteCache, Together
 from server.media.channel import memory_with, sealed_array
 from server.media.checks import Checked, Spent, check
 from server.media.digest import digest_of
+from server.media.estimate import estimated_tokens
 from server.media.files import Folders
 from server.media.jobs import KIND_OF, File, Job, pack_job, pictures_of, unpack_answer
 from server.media.limits import RequestLimits, WorkLimits, patch_memory
@@ -88,6 +89,7 @@ class Preparer:
         return [
             *self.pool.readings(),
             Reading("ain_media_memory_bytes", "Memory set aside for pictures at work.", self.memory.used),
+            Reading("ain_media_memory_limit_bytes", "How much of it there is.", self.memory.size),
             *self.cache.readings("prepared"),
             *self.remote.cache.readings("fetched"),
         ]
@@ -115,6 +117,10 @@ class Preparer:
             del files
             share.shrink(patch_memory(spent.tokens, self.work.pixels))
             yield [Opened(one.source, found) for one, found in zip(checked, pictures, strict=True)]
+
+    def estimated_tokens(self, sources: Sequence[Source]) -> int:
+        """How many prompt tokens the sources will take, guessed in no time."""
+        return estimated_tokens(sources, self.work) if sources else 0
 
     async def load(self, content: Content, tenant: str, spent: Spent) -> Loaded:
         """The bytes of one file, from wherever they are."""

@@ -58,6 +58,15 @@ class ChatCompletionRequest(Wire):
     n: Annotated[int, Field(ge=1, le=128)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    service_tier: str | None = Field(
+        None, description="`flex` lets all requests pass that are not; every other value is served alike."
+    )
+    priority: Annotated[int, Field(ge=-(1 << 31), lt=1 << 31)] | None = Field(
+        None, description="Orders the requests of the same key that wait for their turn: lower goes first."
+    )
+    timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        None, description="Seconds after which the answer is of no use; the server may allow less."
+    )
     mm_processor_kwargs: MmProcessorKwargs | None = Field(
         None, description="Sizes and frames for all media of this request that name none themselves, as in vLLM."
     )

@@ -2,37 +2,57 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Awaitable
+from typing import TypeVar
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
+from server.admission.deadline import Deadline
+from server.admission.gate import Arrival
+from server.core import Caller
 from server.inference import Answer, EventStream
 from server.protocol.chat import ChatCompletionRequest
 from server.routes.openapi import body_schema
-from server.routes.replies import EventStreamResponse, read_body, unless_gone
+from server.routes.replies import read_body, unless_gone
+from server.routes.reply_headers import affinity_header, load_header
+from server.routes.streaming import EventStreamResponse
 from server.services import Services
 from server.translate.chat_reply import ChunkWriter, ReplyHead, completion
-from server.translate.chat_request import to_conversation
+from server.translate.chat_request import FLEX, to_conversation
 from server.translate.media_parts import low_detail_pixels
 from server.translate.parse import parse
+from server.translate.terms import TIMEOUT_HEADER, seconds_allowed
 
 router = APIRouter(tags=["chat"])
+
+T = TypeVar("T")
 
 
 @router.post("/v1/chat/completions", openapi_extra=body_schema(ChatCompletionRequest))
 async def create_chat_completion(request: Request) -> Response:
     """Answer a conversation about text, pictures, clips and PDFs, whole or as a stream of server-sent events."""
     services: Services = request.app.state.services
-    services.gate.require_room()  # before a body of megabytes is read; the ticket itself is taken once it is parsed
+    caller: Caller = request.state.caller
+    # Before a body of megabytes is read; the ticket comes once it is parsed.
+    arrival = request.scope["state"].get("arrival") or services.gate.arrive(caller.name)
+    with contextlib.closing(arrival):
+        return await _answer(request, services, caller, arrival)
+
+
+async def _answer(request: Request, services: Services, caller: Caller, arrival: Arrival) -> Response:
+    settings = services.settings
     body = parse(ChatCompletionRequest, await read_body(request))
     services.require_model(body.model)
-    head = ReplyHead(f"chatcmpl-{uuid.uuid4().hex}", services.model_names[0])
-    settings = services.settings
+    deadline = Deadline(seconds_allowed(request.headers.get(TIMEOUT_HEADER), body.timeout, settings.request_timeout_s))
     low_pixels = low_detail_pixels(settings.min_pixels, settings.max_pixels)
-    conversation = to_conversation(body, head.id, settings.max_choices, low_pixels)
-    inference, caller = services.require_inference(), request.state.caller
+    conversation = to_conversation(body, f"chatcmpl-{uuid.uuid4().hex}", settings.max_choices, low_pixels)
+    tier = FLEX if conversation.flex else "default"
+    head = ReplyHead(conversation.request_id, services.model_names[0], tier)
+    inference = services.require_inference()
+    headers = await affinity_header(request.headers, conversation.sources)
     n, streamed, with_media = conversation.sampling.n, bool(body.stream), bool(body.return_media_info)
     include_usage = bool(body.stream_options and body.stream_options.include_usage)
     work: Awaitable[EventStream | Answer] = (
@@ -40,8 +60,17 @@ async def create_chat_completion(request: Request) -> Response:
     )
     # Both may hold megabytes of pictures, and an answer may take minutes.
     del body, conversation
-    made = await unless_gone(request, work)
+    made = await unless_gone(request, deadline.met_by(_entering(arrival, work)))
+    headers |= load_header(request.headers, services.gate)
     if isinstance(made, Answer):
-        return Response(completion(head, made, with_media=with_media), media_type="application/json")
+        content = completion(head, made, with_media=with_media)
+        return Response(content, media_type="application/json", headers=headers)
     media = made.media if with_media else None
-    return EventStreamResponse(made, ChunkWriter(head, n, include_usage=include_usage, media=media))
+    writer = ChunkWriter(head, n, include_usage=include_usage, media=media)
+    return EventStreamResponse(made, writer, deadline, settings.ping_s, headers)
+
+
+async def _entering(arrival: Arrival, work: Awaitable[T]) -> T:
+    """Begin the work: the first thing it does is to enter, in the place that the arrival has kept for it."""
+    arrival.close()
+    return await work

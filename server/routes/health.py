@@ -35,6 +35,5 @@ async def ready(request: Request) -> JSONResponse:
 async def prometheus(request: Request) -> Response:
     """Prometheus metrics, the server's and the engine's."""
     services: Services = request.app.state.services
-    metrics.INSIDE.set(services.gate.inside)
     metrics.READY.set(services.not_ready_because() is None)
     return Response(metrics.exposition(), headers={"content-type": metrics.CONTENT_TYPE})

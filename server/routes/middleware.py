@@ -19,24 +19,25 @@ from server.errors import (
     BadRequest,
     BodyTooLarge,
     Draining,
-    EngineDied,
     Forbidden,
     InternalError,
     MethodNotAllowed,
     NotFound,
     RequestTimeout,
     TooManyBodies,
-    Unavailable,
 )
 from server.routes.replies import ClientGone, error_response
 from server.settings import is_loopback
-from server.telemetry import metrics
+from server.telemetry import logs, metrics, traces
 
 log = logging.getLogger("ain.access")
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 OPEN_PATHS = frozenset({"/health", "/health/live", "/health/ready"})
 """Answered without a key, so that balancers and orchestrators need none."""
+
+WATCHED_PATHS = OPEN_PATHS | {"/metrics"}
+"""Asked for by machines that watch the server, not by those who use it: no traces, and no lines in the log."""
 
 SIMPLE_CONTENT_TYPES = frozenset({"text/plain", "application/x-www-form-urlencoded", "multipart/form-data"})
 """What a web page may send anywhere without asking first (the Fetch standard's CORS-safelisted types)."""
@@ -55,8 +56,13 @@ class RequestContext:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = _request_id(Headers(scope=scope).get("x-request-id"))
-        reply = _Reply(send, request_id)
+        headers = Headers(scope=scope)
+        request_id = request_id_from(headers.get("x-request-id"))
+        logs.request_id.set(request_id)  # each request has a task, and with it a context, of its own
+        with _span(scope, headers) as span:
+            await self._answer(scope, receive, _Reply(send, request_id), request_id, span)
+
+    async def _answer(self, scope: Scope, receive: Receive, reply: _Reply, request_id: str, span: traces.Span) -> None:
         started = time.perf_counter()
         try:
             await self._app(scope, receive, reply.send)
@@ -72,11 +78,10 @@ class RequestContext:
             if not isinstance(error, ApiError | HTTPException):
                 log.exception("request %s failed", request_id)
             failure = as_api_error(error)
-            if isinstance(failure, Unavailable) and not isinstance(failure, EngineDied):
-                metrics.REFUSED.labels(str(failure.code)).inc()
+            metrics.count_failure(failure)
             await error_response(failure)(scope, receive, reply.send)
         finally:
-            _record(scope, reply.status or CLIENT_GONE, time.perf_counter() - started, request_id)
+            _record(scope, reply.status or CLIENT_GONE, time.perf_counter() - started, request_id, span)
 
 
 class _Reply:
@@ -94,7 +99,7 @@ class _Reply:
         await self._send(message)
 
 
-def _request_id(given: str | None) -> str:
+def request_id_from(given: str | None) -> str:
     """The client's own id where it is a sane one, so that its logs and ours can be matched."""
     return given if given and REQUEST_ID.fullmatch(given) else f"req-{uuid.uuid4().hex}"
 
@@ -110,13 +115,22 @@ def as_api_error(error: Exception) -> ApiError:
     return InternalError("The server failed to answer this request.")
 
 
-def _record(scope: Scope, status: int, seconds: float, request_id: str) -> None:
+def _span(scope: Scope, headers: Headers) -> traces.Span:
+    """The request's span; none for those who only look, every second or more."""
+    if scope["path"] in WATCHED_PATHS:
+        return traces.OFF
+    return traces.request_span(scope["method"], scope["path"], headers.get)
+
+
+def _record(scope: Scope, status: int, seconds: float, request_id: str, span: traces.Span) -> None:
     route = getattr(scope.get("route"), "path", "other")
-    metrics.REQUESTS.labels(scope["method"], route, str(status)).inc()
-    metrics.SECONDS.labels(route).observe(seconds)
-    # Probes come every second from every balancer: only those who debug want to read them.
-    level = logging.DEBUG if scope["path"] in OPEN_PATHS else logging.INFO
-    log.log(level, "%s %s %s %.3f s %s", scope["method"], route, status, seconds, request_id)
+    metrics.count_request(scope["method"], route, status, seconds)
+    gone = status == CLIENT_GONE  # which is no status of HTTP's
+    span.answered("" if route == "other" else route, 0 if gone else status, "client_gone" if gone else "")
+    # Probes come every second from every balancer, and more often: only those who debug want to read them.
+    level = logging.DEBUG if scope["path"] in WATCHED_PATHS else logging.INFO
+    fields = {"method": scope["method"], "route": route, "status": status, "seconds": round(seconds, 6)}
+    log.log(level, "%s %s %s %.3f s %s", scope["method"], route, status, seconds, request_id, extra=fields)
 
 
 class LoopbackGuard:

@@ -7,20 +7,15 @@ import contextlib
 from collections.abc import Awaitable
 from typing import Any, TypeVar
 
-import anyio
 import orjson
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.responses import Response
+from starlette.types import Receive
 
 from server.errors import ApiError
 from server.inference import EventStream
-from server.translate.chat_reply import ChunkWriter, chunks
 
 T = TypeVar("T")
-
-SSE_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
-"""Keeps nginx and other proxies from gathering a stream before they pass it on."""
 
 
 class ClientGone(Exception):
@@ -46,7 +41,7 @@ async def unless_gone(request: Request, work: Awaitable[T]) -> T:
         ClientGone: it went away.
     """
     task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_until_gone(request.receive))
+    gone = asyncio.ensure_future(until_gone(request.receive))
     try:
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
@@ -61,6 +56,7 @@ async def unless_gone(request: Request, work: Awaitable[T]) -> T:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await task
+        del task  # its error knows this frame: together they would keep all that the request held
 
 
 def _discard(task: asyncio.Future[Any]) -> None:
@@ -74,21 +70,7 @@ _closing: set[asyncio.Future[None]] = set()
 """Tasks that nobody awaits; asyncio itself holds them only weakly."""
 
 
-async def _until_gone(receive: Receive) -> None:
+async def until_gone(receive: Receive) -> None:
+    """Return when the client has closed its connection."""
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-class EventStreamResponse(StreamingResponse):
-    """A streamed chat completion. However it ends, the engine's work ends with it and the ticket is given back."""
-
-    def __init__(self, stream: EventStream, writer: ChunkWriter) -> None:
-        super().__init__(chunks(stream, writer), headers=SSE_HEADERS, media_type="text/event-stream")
-        self._stream = stream
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            with anyio.CancelScope(shield=True):
-                await self._stream.aclose()

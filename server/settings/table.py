@@ -14,6 +14,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,6 +41,7 @@ Group = Literal[
     "Network",
     "Keys",
     "Engine",
+    "Overload",
     "Limits",
     "Pictures",
     "Clips and documents",
@@ -240,6 +242,30 @@ class Settings(BaseSettings):
         "Run without compiled graphs: a quicker start, slower answers on a GPU.",
         unset="on for the CPU, off for a GPU",
     )
+    engine_restarts: int = _setting(
+        "Engine",
+        5,
+        "How often within ten minutes an engine that died or hangs is started again in place; after that the server "
+        "ends with status 1. With 0 it ends at once, for a balancer and a supervisor of processes to take over.",
+        ge=0,
+        le=1000,
+    )
+    engine_silence_s: float = _setting(
+        "Engine",
+        10.0,
+        "After how long without an answer, and without using the processor, the engine is taken for hung.",
+        ge=1,
+        le=3600,
+    )
+    engine_step_s: float | None = _setting(
+        "Engine",
+        None,
+        "After how long without an answer it is taken for hung although it is busy: longer than any step of the model "
+        "takes.",
+        unset="300, on a CPU 3600",
+        ge=1,
+        le=86_400,
+    )
     engine_args: JsonObject = _setting(
         "Engine",
         {},
@@ -250,11 +276,70 @@ class Settings(BaseSettings):
 
     # ---- Limits
     max_requests: int = _setting(
-        "Limits",
+        "Overload",
         256,
-        "How many requests may be in the house at once; more are told to try again later.",
+        "How many requests may be in the house at once, those that wait included; more are told to try again later.",
         ge=1,
         le=100_000,
+    )
+    max_requests_per_key: int | None = _setting(
+        "Overload", None, "How many of these one key may have; it gets status 429 for more.", ge=1, le=100_000
+    )
+    max_running: int | None = _setting(
+        "Overload",
+        None,
+        "How many answers may be at work at once, fetching and decoding included; more wait for their turn, which goes "
+        "to the key that has the fewest at work.",
+        unset="a quarter more than the engine runs at once",
+        ge=1,
+        le=100_000,
+    )
+    max_prefill_tokens: int = _setting(
+        "Overload",
+        131_072,
+        "How many prompt tokens may wait for their first token at once; requests with more together wait for their "
+        "turn.",
+        ge=1,
+        le=1_000_000_000,
+    )
+    ttft_target_s: float | None = _setting(
+        "Overload",
+        None,
+        "The time to first token that you want, in seconds: --max-prefill-tokens then is the most, and the limit "
+        "in effect follows what is measured. No request waits for its turn longer than half of it.",
+        unset="the limits above are fixed",
+        gt=0,
+        le=3600,
+    )
+    queue_timeout_s: float = _setting(
+        "Overload",
+        30.0,
+        "How long a request may wait for its turn; one that would have to wait longer is told at once to try again "
+        "later.",
+        ge=0,
+        le=3600,
+    )
+    request_timeout_s: float = _setting(
+        "Overload",
+        3600.0,
+        "How long a request may take in all. Clients can ask for less, with the header X-Request-Timeout or the field "
+        "timeout, in seconds.",
+        gt=0,
+        le=86_400,
+    )
+    stalled_timeout_s: float = _setting(
+        "Overload",
+        60.0,
+        "How long a client may leave its reply unread before its connection is closed.",
+        gt=0,
+        le=3600,
+    )
+    ping_s: float = _setting(
+        "Overload",
+        15.0,
+        "After how long a silence a stream carries a comment, so that no proxy takes it for dead.",
+        gt=0,
+        le=3600,
     )
     max_choices: int = _setting("Limits", 8, "The largest n, the answers that one request may ask for.", ge=1, le=128)
     max_body_mib: int = _setting(
@@ -472,6 +557,32 @@ class Settings(BaseSettings):
     log_level: LogLevel = _setting(
         "Start-up and logs", "info", "The least important messages that the server still logs."
     )
+    log_format: Literal["text", "json"] = _setting(
+        "Start-up and logs",
+        "text",
+        "How the server writes its log: text for people, json for collectors, one object a line.",
+    )
+    log_max_mib: int = _setting(
+        "Start-up and logs",
+        64,
+        "The disk that the engine's own log may take, in MiB: one half for the file, one for FILE.1, what came before.",
+        ge=2,
+        le=1_048_576,
+    )
+    otlp_endpoint: str | None = _setting(
+        "Start-up and logs",
+        None,
+        "Where traces of requests are sent by OTLP over HTTP, such as http://collector:4318.",
+        unset="no traces",
+        metavar="URL",
+    )
+    otlp_sample_ratio: float = _setting(
+        "Start-up and logs",
+        1.0,
+        "The share of requests that are traced, where the client's traceparent header does not decide it.",
+        ge=0,
+        le=1,
+    )
     quiet: bool = _setting(
         "Start-up and logs", False, "Show no progress while starting, only that the server is ready, and errors."
     )
@@ -519,6 +630,15 @@ class Settings(BaseSettings):
         if path and not path.startswith("/"):
             raise ValueError("must begin with /")
         return path.rstrip("/")
+
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _collector_is_a_url(cls, endpoint: str | None) -> str | None:
+        if endpoint is not None and not re.fullmatch(r"https?://[^\s/@]+(/\S*)?", endpoint):
+            raise ValueError(
+                "must be an address such as http://collector:4318; keys go into OTEL_EXPORTER_OTLP_HEADERS"
+            )
+        return endpoint
 
     @field_validator("api_keys_file")
     @classmethod

@@ -37,6 +37,16 @@ TERMINAL_CODES = re.compile(
 them."""
 
 
+class _UnfailingConsole(RichConsole):
+    """A full disk, or a terminal that has gone, takes the words and not the server."""
+
+    def _write_buffer(self) -> None:
+        try:
+            super()._write_buffer()
+        except OSError:
+            del self._buffer[:]
+
+
 @dataclass(slots=True, eq=False)
 class _Phase:
     name: str
@@ -49,7 +59,7 @@ class Console:
 
     def __init__(self, *, quiet: bool = False, stream: TextIO | None = None) -> None:
         self._stream = sys.stderr if stream is None else stream
-        self._rich = RichConsole(file=self._stream)
+        self._rich = _UnfailingConsole(file=self._stream)
         self._quiet = quiet
         self._live_wanted = self._rich.is_terminal and not self._rich.is_dumb_terminal and not quiet
         self._live: Live | None = None

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import orjson
 
 from server.core import Event, Finished, MediaFact, TextDelta, Usage
-from server.errors import ApiError, InternalError
 from server.inference import Answer
 from server.translate import sse
 from server.translate.media_info import media_info
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +20,7 @@ class ReplyHead:
 
     id: str
     model: str
+    service_tier: str = "default"
     created: int = field(default_factory=lambda: int(time.time()))
 
 
@@ -46,7 +43,7 @@ def completion(head: ReplyHead, answer: Answer, *, with_media: bool = False) -> 
                 for index, choice in enumerate(answer.choices)
             ],
             "usage": usage_object(answer.usage),
-            "service_tier": "default",
+            "service_tier": head.service_tier,
             "system_fingerprint": None,
             **media,
         }
@@ -100,19 +97,3 @@ class ChunkWriter:
                 return sse.frame(self._usage_start + orjson.dumps(usage_object(event)) + b"}")
             case _:
                 return b""
-
-
-async def chunks(events: AsyncIterator[Event], writer: ChunkWriter) -> AsyncIterator[bytes]:
-    """A whole event stream as SSE bytes, ended by `[DONE]`, also after an error in mid-stream."""
-    yield writer.opening()
-    try:
-        async for event in events:
-            written = writer.write(event)
-            if written:
-                yield written
-    except ApiError as error:
-        yield sse.error_frame(error)
-    except Exception:
-        log.exception("the stream of %s broke", writer.id)
-        yield sse.error_frame(InternalError("The server failed in the middle of this reply."))
-    yield sse.DONE

@@ -74,6 +74,8 @@ HARMLESS: dict[str, tuple[object, ...]] = {
 }
 """Fields that would change the answer and are not offered, with the values that ask for nothing."""
 
+FLEX = "flex"
+"""OpenAI's service tier for work that can wait."""
 MAX_STOPS = 4
 MAX_STOP_CHARACTERS = 1024
 
@@ -94,7 +96,9 @@ def to_conversation(
         raise BadRequest(f"Invalid 'n': this server allows at most {max_choices} choices.", param="n")
     media = MediaParts(MediaDefaults(body.mm_processor_kwargs, body.media_io_kwargs), low_pixels)
     messages = tuple(_message(message, f"messages[{index}]", media) for index, message in enumerate(body.messages))
-    return Conversation(request_id, messages, _sampling(body))
+    return Conversation(
+        request_id, messages, _sampling(body), priority=body.priority or 0, flex=body.service_tier == FLEX
+    )
 
 
 def _refuse_unsupported(body: ChatCompletionRequest, request_id: str) -> None:

@@ -7,6 +7,8 @@ import orjson
 from server.errors import ApiError
 
 DONE = b"data: [DONE]\n\n"
+PING = b": ping\n\n"
+"""A comment, which clients skip (HTML standard, 9.2.6): it only shows that the connection lives."""
 
 
 def frame(payload: bytes) -> bytes:

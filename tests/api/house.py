@@ -21,7 +21,7 @@ from server.app import create_app
 from server.core import GenerationRequest
 from server.engine.scripted import Script, ScriptedEngine
 from server.engine.setup import EngineSetup
-from server.routes.http11 import BoundedHttp
+from server.routes.http11 import bounded_http
 from server.services import Services
 from server.settings import Settings
 from tests.model import FOLDER, MODEL, NAME
@@ -104,11 +104,17 @@ def open_house(script: Script | None = None, *, up: bool = True, **settings: Any
     engine, events = ScriptedEngine(script), Events()
     app = create_app(
         Settings(**{"model": MODEL, "served_model_name": [NAME], **settings}),
-        set_up_engine=lambda folder, family: EngineSetup(engine, family.max_pixels),
+        set_up_engine=lambda folder, family: EngineSetup(lambda: engine, family.max_pixels),
         events=events,
     )
     config = uvicorn.Config(
-        app, loop="uvloop", http=BoundedHttp, ws="none", log_config=None, access_log=False, timeout_graceful_shutdown=1
+        app,
+        loop="uvloop",
+        http=bounded_http(app.state.services.settings.stalled_timeout_s),
+        ws="none",
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=1,
     )
     server = uvicorn.Server(config)
     listener = socket.create_server(("127.0.0.1", 0))

@@ -10,7 +10,7 @@ from tests.waiting import eventually
 
 
 def test_an_engine_that_dies_in_mid_answer_gives_no_half_answer() -> None:
-    with open_house() as house:
+    with open_house(engine_restarts=0) as house:
         house.engine.script = Script(fail_after=2)
         response = house.ask()
         error = error_of(response, 503)
@@ -20,7 +20,7 @@ def test_an_engine_that_dies_in_mid_answer_gives_no_half_answer() -> None:
 
 
 def test_a_dead_engine_takes_no_requests_and_the_process_is_told() -> None:
-    with open_house() as house:
+    with open_house(engine_restarts=0) as house:
         house.engine.die()
         response = house.ask()
         assert error_of(response, 503)["code"] == "engine_not_ready"

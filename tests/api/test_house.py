@@ -93,8 +93,9 @@ def test_a_draining_house_lives_and_is_not_ready() -> None:
 
 
 def test_a_house_with_a_dead_engine_lives_and_is_not_ready() -> None:
-    with open_house() as house:
+    with open_house(engine_restarts=0) as house:
         house.engine.die()
+        assert eventually(lambda: house.failures)
         assert health(house) == {"": (503, "engine dead"), "/ready": (503, "engine dead"), "/live": (200, None)}
 
 

@@ -132,7 +132,7 @@ def test_line_breaks_and_quotes_in_an_answer_break_no_frame(house: House) -> Non
 
 def test_an_engine_that_dies_before_its_first_event_is_told_as_a_status() -> None:
     """SDKs try again on a 503, and never in the middle of a stream."""
-    with open_house(Script(), warmup=False) as house:
+    with open_house(Script(), warmup=False, engine_restarts=0) as house:
         house.engine.script = Script(fail_after=0)
         response = house.ask(stream=True)
         assert response.status_code == 503

@@ -116,8 +116,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "families": {"core", "errors"},
     "media": {"core", "errors", "families", "settings"},
     "admission": {"core", "errors"},
-    "telemetry": {"core"},
-    "inference": {"admission", "core", "engine", "errors", "families"},
+    "telemetry": {"core", "errors"},
+    "inference": {"admission", "core", "engine", "errors", "families", "telemetry"},
     "translate": {"core", "errors", "inference", "protocol"},
     "services": {"admission", "core", "engine", "errors", "inference", "media", "settings"},
     "engine": {"core", "demo", "errors", "families", "settings"},
@@ -334,4 +334,4 @@ def test_the_settings_load_no_engine_and_no_server() -> None:
 
 
 def test_the_whole_server_loads_without_the_engine() -> None:
-    assert loaded("torch,vllm,transformers,huggingface_hub", "server.launch") == []
+    assert loaded("torch,vllm,transformers,huggingface_hub,opentelemetry", "server.launch") == []

@@ -11,6 +11,7 @@ import pytest
 
 from server.engine.checkpoint import find_checkpoint
 from server.settings import load_settings
+from tests.collector import Collector
 from tests.e2e.asking import Client
 from tests.parity.reference import Reference
 from tests.serving import Server, serve
@@ -68,9 +69,17 @@ def image_host() -> Iterator[ImageHost]:
 
 
 @pytest.fixture(scope="session")
-def server(model: str, image_host: ImageHost) -> Iterator[Server]:
+def collector() -> Iterator[Collector]:
+    """Where the traces of that server go."""
+    with Collector().open() as collector:
+        yield collector
+
+
+@pytest.fixture(scope="session")
+def server(model: str, image_host: ImageHost, collector: Collector) -> Iterator[Server]:
     """The server that all tests share; how it ends is tested by `serve` itself."""
-    with serve("--model", model, "--fetch-allowed-hosts", image_host.netloc) as server:
+    flags = ("--fetch-allowed-hosts", image_host.netloc, "--otlp-endpoint", collector.endpoint)
+    with serve("--model", model, *flags) as server:
         yield server
 
 

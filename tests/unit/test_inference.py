@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import threading
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import anyio
 import numpy as np
 import pytest
 
-from server.admission.gate import Gate
+from server.admission.gate import Gate, GateLimits, Ticket
+from server.admission.queue import Ask
 from server.core import (
+    Anew,
     Caller,
     Clip,
     ClipSource,
@@ -39,7 +42,7 @@ from server.core import (
 )
 from server.engine.scripted import Script, ScriptedEngine
 from server.errors import ApiError, ContextLengthExceeded, EngineDied, EngineNotReady, InvalidImage, Overloaded
-from server.inference import FRAME, LONG_TEXT, Choice, Inference, text_length
+from server.inference import CHARACTERS_PER_TOKEN, FRAME, FRAME_TOKENS, LONG_TEXT, Choice, Inference, text_length
 
 CALLER = Caller("somebody", "tenant-1")
 
@@ -97,6 +100,9 @@ class Media:
         finally:
             self.held -= 1
 
+    def estimated_tokens(self, sources: Sequence[Source]) -> int:
+        return 1000 * len(sources)
+
     def _pictures(self, source: Source) -> tuple[Picture, ...]:
         pictures: tuple[Picture, ...] = (picture(),)
         if isinstance(source, DocumentSource):
@@ -112,7 +118,7 @@ class Room:
 
     def __init__(self, script: Script | None = None, media: Media | None = None, **options: Any) -> None:
         self.engine = ScriptedEngine(script)
-        self.gate = Gate(2)
+        self.gate = Gate(GateLimits(max_requests=2))
         self.family = Letters()
         self.media = media or Media()
         self.inference = Inference(engine=self.engine, family=self.family, media=self.media, gate=self.gate, **options)
@@ -123,12 +129,30 @@ class Room:
 
     @property
     def empty(self) -> bool:
-        return (self.gate.inside, self.engine.running, self.media.held) == (0, 0, 0)
+        gate = self.gate
+        return (gate.inside, gate.running, gate.prefill_tokens, self.engine.running, self.media.held) == (0,) * 5
 
 
 def ask(text: str = "Hello", pictures: int = 0, **sampling: Any) -> Conversation:
     sources = tuple(PictureSource("data:", f"messages[0].content[{index}]") for index in range(pictures))
     return Conversation("req-1", (Message("user", (text, *sources)),), Sampling(**sampling))
+
+
+class Watched(Gate):
+    """Keeps what was asked of it, and how many prompt tokens each ticket counted for at each step."""
+
+    def __init__(self) -> None:
+        super().__init__(GateLimits(max_requests=2))
+        self.asks: list[Ask] = []
+        self.charges: list[int] = []
+
+    async def enter(self, ask: Ask) -> Ticket:
+        self.asks.append(ask)
+        return await super().enter(ask)
+
+    def recount(self, ticket: Ticket, tokens: int) -> None:
+        self.charges.append(tokens)
+        super().recount(ticket, tokens)
 
 
 # ---- Events and their fold
@@ -197,6 +221,49 @@ async def test_a_full_house_is_refused_before_any_work() -> None:
     for stream in streams:
         await stream.aclose()
     assert room.empty
+
+
+async def test_a_request_counts_for_its_answers_and_for_its_prompt_until_the_first_token() -> None:
+    room = await Room(Script(first_delay=60)).ready()
+    room.gate = gate = Watched()
+    room.inference = Inference(engine=room.engine, family=room.family, media=room.media, gate=gate)
+    conversation = replace(ask("x" * 300, pictures=2, n=3), priority=-4, flex=True)
+    with anyio.move_on_after(0.05):
+        await room.inference.begin(conversation, CALLER)
+    guess = 300 // CHARACTERS_PER_TOKEN + FRAME_TOKENS + 2000
+    assert gate.asks == [Ask("somebody", guess, answers=3, priority=-4, flex=True)]
+    [prompt] = [len(request.prompt.token_ids) for request in room.engine.requests]
+    assert gate.charges == [prompt]
+    assert room.empty
+    room.engine.script = Script(stall_after=1)
+    stream = await room.inference.begin(conversation, CALLER)
+    assert (gate.running, gate.prefill_tokens) == (3, 0)
+    await stream.aclose()
+    assert room.empty
+
+
+async def test_an_engine_that_dies_while_a_request_waits_for_its_turn_is_told_before_any_work() -> None:
+    room = await Room(Script(stall_after=1)).ready()
+    room.gate.max_running = 1
+    stream = await room.inference.begin(ask(), CALLER)
+    waiting = asyncio.create_task(room.inference.begin(ask(pictures=1), CALLER))
+    await asyncio.sleep(0.01)
+    room.engine.die()
+    await stream.aclose()
+    with pytest.raises(EngineNotReady, match="dead"):
+        await waiting
+    assert room.media.asked == []
+    assert room.empty
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_the_engine_is_told_whether_somebody_waits_for_every_token(streamed: bool) -> None:
+    room = await Room().ready()
+    if streamed:
+        await (await room.inference.begin(ask(), CALLER)).aclose()
+    else:
+        await room.inference.answer(ask(), CALLER)
+    assert room.engine.requests[0].streamed == streamed
 
 
 async def test_an_engine_that_is_not_ready_is_told_before_any_work() -> None:
@@ -369,3 +436,27 @@ async def test_choices_may_come_in_any_order() -> None:
     answer = await room.inference.answer(ask(n=2), CALLER)
     assert answer.choices == (Choice("zero", FinishReason.STOP), Choice("one", FinishReason.LENGTH))
     assert answer.usage == Usage(1, 2, 3)
+
+
+class Twice(ScriptedEngine):
+    """Begins its answer anew after it has said something."""
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
+        yield TextDelta(0, "half an")
+        yield TextDelta(1, "another half")
+        yield Finished(1, FinishReason.LENGTH)
+        yield Anew()
+        yield TextDelta(1, "two")
+        yield TextDelta(0, "one")
+        yield Finished(0, FinishReason.LENGTH)
+        yield Finished(1, FinishReason.STOP)
+        yield Usage(1, 2)
+
+
+async def test_an_answer_that_begins_anew_is_not_doubled() -> None:
+    room = Room()
+    engine = Twice()
+    await engine.start(lambda phase, detail: None)
+    room.inference = Inference(engine=engine, family=room.family, media=room.media, gate=room.gate)
+    answer = await room.inference.answer(ask(n=2), CALLER)
+    assert answer.choices == (Choice("one", FinishReason.LENGTH), Choice("two", FinishReason.STOP))

@@ -88,7 +88,15 @@ def test_groups_are_not_scattered() -> None:
 
 def test_media_have_groups_of_their_own() -> None:
     groups = list(dict.fromkeys(row.group for row in describe()))
-    assert groups[4:] == ["Limits", "Pictures", "Clips and documents", "Fetching", "Decoding", "Start-up and logs"]
+    assert groups[4:] == [
+        "Overload",
+        "Limits",
+        "Pictures",
+        "Clips and documents",
+        "Fetching",
+        "Decoding",
+        "Start-up and logs",
+    ]
     assert groups == list(get_args(Group))
 
 
@@ -104,6 +112,55 @@ def test_every_kind_of_media_is_limited_by_default_and_no_file_of_this_machine_i
     left_to_the_server = (settings.max_pixels_ceiling, settings.decode_workers, settings.media_memory_mib)
     assert left_to_the_server == (None, None, None)
     assert settings.scaled_decoding
+
+
+def test_the_house_looks_after_itself_by_default() -> None:
+    settings = Settings()
+    assert (settings.engine_restarts, settings.engine_silence_s, settings.engine_step_s) == (5, 10, None)
+    assert (settings.max_requests, settings.max_requests_per_key, settings.max_running) == (256, None, None)
+    assert (settings.max_prefill_tokens, settings.ttft_target_s) == (131_072, None)
+    assert (settings.queue_timeout_s, settings.request_timeout_s) == (30, 3600)
+    assert (settings.stalled_timeout_s, settings.ping_s) == (60, 15)
+
+
+def test_what_keeps_the_engine_up_and_the_house_from_overload_can_be_set() -> None:
+    words = {
+        "--engine-restarts": "0",
+        "--engine-silence-s": "2.5",
+        "--engine-step-s": "60",
+        "--max-requests-per-key": "4",
+        "--max-running": "8",
+        "--max-prefill-tokens": "1000",
+        "--ttft-target-s": "0.5",
+        "--queue-timeout-s": "0",
+        "--request-timeout-s": "90",
+        "--stalled-timeout-s": "0.5",
+        "--ping-s": "3",
+    }
+    settings = load_settings([word for pair in words.items() for word in pair])
+    for flag, value in words.items():
+        assert getattr(settings, flag[2:].replace("-", "_")) == float(value)
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "wanted"),
+    [
+        ("--engine-restarts", "-1", "a whole number from 0 to 1000"),
+        ("--engine-silence-s", "0.5", "a number from 1 to 3600"),
+        ("--engine-step-s", "0", "a number from 1 to 86400"),
+        ("--max-requests-per-key", "0", "a whole number from 1 to 100000"),
+        ("--max-running", "0", "a whole number from 1 to 100000"),
+        ("--max-prefill-tokens", "0", "a whole number from 1 to 1000000000"),
+        ("--ttft-target-s", "0", "a number above 0 and at most 3600"),
+        ("--queue-timeout-s", "-1", "a number from 0 to 3600"),
+        ("--queue-timeout-s", "nan", "a number from 0 to 3600"),
+        ("--request-timeout-s", "0", "a number above 0 and at most 86400"),
+        ("--stalled-timeout-s", "0", "a number above 0 and at most 3600"),
+        ("--ping-s", "0", "a number above 0 and at most 3600"),
+    ],
+)
+def test_what_would_let_nobody_in_or_never_end_is_refused(flag: str, value: str, wanted: str) -> None:
+    assert problems(flag, value) == [f"{flag}: {value!r} must be {wanted}"]
 
 
 def test_one_file_of_each_kind_fits_among_all_files_of_a_request() -> None:

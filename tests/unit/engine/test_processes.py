@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+import pytest
 
+from server.engine.processes import kill_now, pulse_of, with_children
+from server.engine.protocol import Pulse
 from tests.waiting import eventually
 
 FAMILY = """
@@ -109,3 +115,99 @@ def test_no_engine_process_outlives_a_server_that_is_killed() -> None:
     parent.wait()
     parent.stdout.close()
     assert eventually(lambda: not psutil.pid_exists(child) or is_zombie(child))
+
+
+# ---- What processes do, and their end
+
+IDLE = "import time; print('up', flush=True); time.sleep(60)"
+BUSY = "print('up', flush=True)\nwhile True: pass"
+STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
+PARENT_OF = "import subprocess, sys; subprocess.run([sys.executable, '-c', {code!r}])"
+PARENT_THEN_IDLE = """
+import subprocess, sys, time
+subprocess.run([sys.executable, "-c", "import time\\nprint('up', flush=True)\\nwhile time.process_time() < 0.6: pass"])
+print("over", flush=True)
+time.sleep(60)
+"""
+
+
+@contextmanager
+def running(code: str) -> Iterator[subprocess.Popen[str]]:
+    """A process that has said that it is up."""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        yield process
+    finally:
+        kill_now([process.pid])
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def spent(*processes: subprocess.Popen[str]) -> float:
+    return pulse_of([process.pid for process in processes]).cpu_s
+
+
+def test_a_pulse_tells_who_works_from_who_waits() -> None:
+    with running(IDLE) as idle, running(BUSY) as busy:
+        before = spent(idle), spent(busy)
+        assert eventually(lambda: spent(busy) > before[1] + 0.2, 20)
+        assert spent(idle) - before[0] < 0.1
+        assert spent(idle, busy) >= spent(busy)
+        assert not pulse_of([idle.pid, busy.pid]).stopped
+
+
+def test_the_work_of_descendants_counts() -> None:
+    with running(PARENT_OF.format(code=BUSY)) as parent:
+        before = spent(parent)
+        assert eventually(lambda: spent(parent) > before + 0.2, 20)
+
+
+def test_work_is_not_taken_back_when_who_has_done_it_ends() -> None:
+    """Else an engine seems to do nothing in the moment in which a compiler that it has called is done."""
+    with running(PARENT_THEN_IDLE) as parent:
+        highest = 0.0
+        assert parent.stdout is not None
+        while highest < 0.4:
+            highest = max(highest, spent(parent))
+        assert parent.stdout.readline() == "over\n"
+        assert spent(parent) >= highest
+
+
+def test_a_pulse_tells_of_a_process_that_has_been_stopped() -> None:
+    with running(IDLE) as process:
+        process.send_signal(signal.SIGSTOP)
+        assert eventually(lambda: pulse_of([process.pid]).stopped)
+        process.send_signal(signal.SIGCONT)
+        assert eventually(lambda: not pulse_of([process.pid]).stopped)
+
+
+def test_a_pulse_tells_of_a_process_that_has_ended() -> None:
+    with running(IDLE) as process:
+        process.kill()
+        assert eventually(lambda: pulse_of([process.pid]).stopped), "a zombie"
+        process.wait()
+        assert pulse_of([process.pid]) == Pulse(0.0, stopped=True)
+    assert pulse_of([]) == Pulse(0.0, stopped=False)
+
+
+@pytest.mark.parametrize("code", [IDLE, STUBBORN, PARENT_OF.format(code=STUBBORN)], ids=["idle", "stubborn", "family"])
+@pytest.mark.parametrize("stopped", [False, True], ids=["running", "stopped"])
+def test_whatever_a_process_does_it_can_be_killed_with_its_descendants(code: str, stopped: bool) -> None:
+    with running(code) as process:
+        family = with_children([process.pid])
+        if stopped:
+            for one in family:
+                one.suspend()
+        kill_now([process.pid])
+        assert [one.pid for one in family if not is_zombie(one.pid)] == []
+
+
+def test_killing_who_has_gone_does_no_harm() -> None:
+    with running(IDLE) as process:
+        kill_now([process.pid])
+        process.wait()
+        kill_now([process.pid])
+        kill_now([])

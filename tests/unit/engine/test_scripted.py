@@ -133,3 +133,75 @@ async def test_it_counts_who_is_inside_and_keeps_what_was_asked() -> None:
     assert (engine.running, engine.requests) == (1, [request(seed=5)])
     await events.aclose()
     assert engine.running == 0
+
+
+# ---- More than one life
+
+
+async def test_it_can_die_of_so_many_requests_and_live_through_those_after() -> None:
+    engine = await started(fail_after=1, failures=2)
+    for _ in range(2):
+        with pytest.raises(EngineDied):
+            await play(engine)
+        await engine.start(lambda phase, detail: None)
+    assert text(await play(engine)) == "abc"
+    assert (engine.starts, engine.deaths) == (3, 2)
+
+
+async def test_a_request_of_a_life_that_is_over_does_not_go_on_in_the_next() -> None:
+    engine = await started()
+    async with aclosing(engine.generate(request())) as events:
+        await anext(events)
+        await engine.kill()
+        await engine.stop()
+        await engine.start(lambda phase, detail: None)
+        with pytest.raises(EngineDied):
+            await anext(events)
+    assert text(await play(engine)) == "abc"
+
+
+@pytest.mark.parametrize("knobs", [{"stall_after": 1}, {"first_delay": 60}, {"delay": 60}], ids=str)
+async def test_killing_it_ends_whatever_runs_at_once(knobs: dict[str, Any]) -> None:
+    engine = await started(**knobs)
+
+    async def killed_soon() -> None:
+        await anyio.sleep(0.02)
+        await engine.kill()
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(killed_soon)
+            with pytest.raises(EngineDied):
+                await play(engine)
+    assert engine.state is EngineState.DEAD
+    assert engine.running == 0
+
+
+# ---- Signs of life
+
+
+async def test_its_heart_beats() -> None:
+    with anyio.fail_after(5):
+        await (await started()).beat()
+
+
+async def test_it_can_give_no_sign_of_life_until_it_is_killed() -> None:
+    engine = await started(hang=True)
+    with anyio.move_on_after(0.02) as scope:
+        await engine.beat()
+    assert scope.cancelled_caught
+    assert await engine.pulse() == await engine.pulse(), "it uses no processor"
+    await engine.kill()
+    with anyio.fail_after(5):
+        await engine.beat()
+
+
+async def test_stopping_it_ends_what_runs_and_twice_does_no_harm() -> None:
+    engine = await started(stall_after=1)
+    async with aclosing(engine.generate(request())) as events:
+        await anext(events)
+        await engine.stop()
+        await engine.stop()
+        with pytest.raises(EngineDied):
+            await anext(events)
+    assert engine.state is EngineState.STOPPED

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import orjson
@@ -11,12 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from server.core import Event, Finished, FinishReason, MediaFact, TextDelta, Usage
-from server.errors import EngineDied
+from server.core import Anew, Finished, FinishReason, MediaFact, TextDelta, Usage
 from server.inference import Answer, Choice
-from server.translate.chat_reply import ChunkWriter, ReplyHead, chunks, completion
+from server.translate.chat_reply import ChunkWriter, ReplyHead, completion
 
-HEAD = ReplyHead("chatcmpl-1", 'org/ain "quoted" نموذج', 1_700_000_000)
+HEAD = ReplyHead("chatcmpl-1", 'org/ain "quoted" نموذج', created=1_700_000_000)
 
 
 def expected(index: int, delta: dict[str, str], reason: str | None, include_usage: bool) -> bytes:
@@ -87,6 +85,18 @@ def test_a_whole_reply_is_one_that_the_sdk_takes(said: list[tuple[str, FinishRea
     assert reply.usage.total_tokens == 7
 
 
+def test_an_answer_that_begins_anew_says_nothing_in_a_stream() -> None:
+    """It never comes in one: nothing of it can be taken back."""
+    assert ChunkWriter(HEAD, 1, include_usage=True).write(Anew()) == b""
+
+
+@pytest.mark.parametrize("tier", ["default", "flex"])
+def test_a_reply_names_the_tier_that_it_was_served_in(tier: str) -> None:
+    head = ReplyHead("chatcmpl-1", "ain", tier)
+    reply = ChatCompletion.model_validate(orjson.loads(completion(head, Answer((Choice("a"),), Usage(1, 1)))))
+    assert reply.service_tier == tier
+
+
 # ---- What became of media
 
 FACTS = (
@@ -150,42 +160,3 @@ def test_the_first_chunk_tells_what_became_of_media_when_asked_to(n: int, includ
 def test_no_media_are_an_empty_list_for_who_asked() -> None:
     opening = ChunkWriter(HEAD, 1, include_usage=False, media=()).opening()
     assert orjson.loads(opening.removeprefix(b"data: "))["media_info"] == []
-
-
-# ---- A whole stream
-
-
-async def events(*played: Event | Exception) -> AsyncIterator[Event]:
-    for event in played:
-        if isinstance(event, Exception):
-            raise event
-        yield event
-
-
-async def written(*played: Event | Exception) -> list[Any]:
-    stream = b"".join([frame async for frame in chunks(events(*played), ChunkWriter(HEAD, 1, include_usage=False))])
-    payloads = [frame.removeprefix(b"data: ") for frame in stream.removesuffix(b"\n\n").split(b"\n\n")]
-    return [payload.decode() if payload == b"[DONE]" else orjson.loads(payload) for payload in payloads]
-
-
-async def test_a_stream_opens_with_the_role_and_ends_with_done() -> None:
-    opening, text, finish, done = await written(TextDelta(0, "a"), Finished(0, FinishReason.STOP), Usage(1, 1))
-    assert opening["choices"][0]["delta"]["role"] == "assistant"
-    assert text["choices"][0]["delta"] == {"content": "a"}
-    assert finish["choices"][0]["finish_reason"] == "stop"
-    assert done == "[DONE]"
-
-
-async def test_an_error_in_mid_stream_is_told_and_followed_by_done() -> None:
-    *_, error, done = await written(TextDelta(0, "a"), EngineDied("It died."))
-    assert error == {
-        "error": {"message": "It died.", "type": "server_error", "param": None, "code": "engine_died"},
-    }
-    assert done == "[DONE]"
-
-
-async def test_an_unforeseen_error_tells_nothing_about_the_house() -> None:
-    *_, error, done = await written(TextDelta(0, "a"), RuntimeError("secret"))
-    assert (error["error"]["type"], error["error"]["code"]) == ("server_error", "internal_error")
-    assert "secret" not in str(error)
-    assert done == "[DONE]"

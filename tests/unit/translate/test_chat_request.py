@@ -69,6 +69,26 @@ def test_sampling_is_taken_over_as_it_is() -> None:
     assert conversation(stop=["a", "b"], **asked).sampling == Sampling(stop=("a", "b"), **asked)
 
 
+@pytest.mark.parametrize(("tier", "flex"), [("flex", True), ("default", False), ("auto", False), (None, False)])
+def test_only_the_tier_flex_stands_back(tier: str | None, flex: bool) -> None:
+    assert conversation(service_tier=tier).flex == flex
+    assert not conversation().flex
+
+
+def test_a_priority_is_taken_over_and_nought_without_one() -> None:
+    assert [conversation(priority=value).priority for value in (-5, 0, 7, None)] == [-5, 0, 7, 0]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("timeout", 0), ("timeout", -1), ("timeout", "soon"), ("priority", 1 << 31), ("priority", 0.5)],
+)
+def test_terms_that_make_no_sense_are_refused_by_name(name: str, value: object) -> None:
+    with pytest.raises(BadRequest) as caught:
+        conversation(**asks_for(name, value))
+    assert caught.value.param == name
+
+
 def test_zero_is_a_value_and_not_an_absence() -> None:
     sampling = conversation(temperature=0, presence_penalty=0, seed=0, top_k=0).sampling
     assert (sampling.temperature, sampling.presence_penalty, sampling.seed, sampling.top_k) == (0, 0, 0, 0)

@@ -7,12 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.errors import BadRequest
-from server.translate.sse import DONE, error_frame, frame
+from server.translate.sse import DONE, PING, error_frame, frame
 
 
 def test_frames() -> None:
     assert frame(b'{"a":1}') == b'data: {"a":1}\n\n'
     assert DONE == b"data: [DONE]\n\n"
+
+
+def test_a_ping_is_a_comment_and_no_event() -> None:
+    """A line that begins with a colon (HTML standard, 9.2.6), and the empty line after it."""
+    line, *rest = PING.split(b"\n")
+    assert line.startswith(b":")
+    assert rest == [b"", b""]
 
 
 @given(st.text(), st.none() | st.text())

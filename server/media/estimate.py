@@ -1,0 +1,64 @@
+"""How many prompt tokens media will take, guessed before anything is fetched or decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pybase64
+
+from server.core import ClipSource, DocumentSource, PictureSource, Source
+from server.errors import ApiError
+from server.media.headers import size_in_header
+from server.media.limits import WorkLimits
+from server.media.pixels import FRAMES, target_size
+
+HEAD_CHARACTERS = 1 << 17
+"""Of base64. The size of a JPEG stands behind its metadata, which often hold a small picture of their own."""
+LONGEST_PREFIX = 128
+"""Characters up to the comma of a data URL, for all that one has to say."""
+UNKNOWN_PIXELS = 1_000_000
+"""Of what is not here yet: what cameras and scanners send is mostly larger, what web pages show is smaller."""
+UNKNOWN_FRAMES = 64
+UNKNOWN_PAGES = 4
+
+
+def estimated_tokens(sources: Sequence[Source], work: WorkLimits) -> int:
+    """A guess that is exact for pictures that came along and say their size at their beginning."""
+    return sum(_tokens(source, work) for source in sources)
+
+
+def _tokens(source: Source, work: WorkLimits) -> int:
+    unknown = work.tokens(min(source.budget.max_pixels or UNKNOWN_PIXELS, UNKNOWN_PIXELS, work.pixels.max_pixels))
+    match source:
+        case PictureSource():
+            return _picture_tokens(source, work) or unknown
+        case ClipSource(is_file=False):
+            return unknown * len(source.urls) // FRAMES
+        case ClipSource():
+            return work.tokens(min(work.clips.total_pixels, work.clips.frame_max_pixels * UNKNOWN_FRAMES)) // FRAMES
+        case DocumentSource():
+            return unknown * UNKNOWN_PAGES
+
+
+def _picture_tokens(source: PictureSource, work: WorkLimits) -> int:
+    """From the picture's own header; 0 where that cannot be read here. No pixel is decoded."""
+    size = _size_in_header(source.url)
+    if size is None:
+        return 0
+    try:
+        height, width = target_size(size[1], size[0], source.budget, work.pixels, param=source.param)
+    except ApiError:  # whoever decodes it will say so, and has looked more closely
+        return 0
+    return work.tokens(height * width)
+
+
+def _size_in_header(url: str) -> tuple[int, int] | None:
+    """Width and height in pixels, of a picture that came along."""
+    start = url.find(",", 0, LONGEST_PREFIX) + 1
+    if not start or not url.startswith("data:"):
+        return None
+    head = url[start : start + HEAD_CHARACTERS]
+    try:
+        return size_in_header(pybase64.b64decode(head[: len(head) // 4 * 4]))
+    except ValueError:
+        return None

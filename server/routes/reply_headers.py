@@ -1,0 +1,32 @@
+"""Headers of replies that balancers read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import anyio.to_thread
+
+from server.admission.gate import Gate
+from server.core import ClipSource, Source
+from server.routes import orca
+from server.translate import affinity
+
+
+def load_header(wanted: Mapping[str, str], gate: Gate) -> dict[str, str]:
+    """How busy this server is (ORCA), where the request asks for it."""
+    asked = wanted.get(orca.ASKED_BY)
+    if asked is None:
+        return {}
+    load = orca.Load(application_utilization=gate.utilization, rps_fractional=gate.ended_a_second)
+    report = orca.load_report(asked, load)
+    return {} if report is None else {orca.HEADER: report}
+
+
+async def affinity_header(wanted: Mapping[str, str], sources: Sequence[Source]) -> dict[str, str]:
+    """The key of the first picture, where the request has the header, with whatever value: hashing megabytes costs."""
+    if affinity.HEADER not in wanted or not sources:
+        return {}
+    first = sources[0]
+    urls = first.urls if isinstance(first, ClipSource) else (first.url,)
+    key = await anyio.to_thread.run_sync(affinity.image_hash, urls)
+    return {} if key is None else {affinity.HEADER: key}

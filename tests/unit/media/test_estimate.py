@@ -1,0 +1,129 @@
+"""What a request's media will take in tokens, guessed before anything is opened."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from server.core import ClipSource, DocumentSource, PictureSource, PixelBudget, Source
+from server.errors import ApiError
+from server.media.estimate import HEAD_CHARACTERS, UNKNOWN_PAGES, UNKNOWN_PIXELS, estimated_tokens
+from server.media.limits import WorkLimits
+from server.media.patches import patchify
+from server.media.pixels import PixelLimits, picture_tokens, target_size
+from tests.unit.media.preparing import data_url, document, picture, source
+
+WORK = WorkLimits()
+UNKNOWN = WORK.tokens(UNKNOWN_PIXELS)
+
+
+def estimate(*sources: Source, work: WorkLimits = WORK) -> int:
+    return estimated_tokens(sources, work)
+
+
+def jpeg(width: int, height: int, **options: Any) -> bytes:
+    target = io.BytesIO()
+    Image.new("RGB", (width, height)).save(target, "JPEG", **options)
+    return target.getvalue()
+
+
+def real_tokens(width: int, height: int, budget: PixelBudget, limits: PixelLimits = WORK.pixels) -> int:
+    """Of a picture as it is really cut."""
+    import numpy as np
+
+    rows, columns = target_size(height, width, budget, limits)
+    _, grid = patchify(np.zeros((1, rows, columns, 3), np.uint8), limits.patch)
+    return picture_tokens(grid, limits.merge)
+
+
+def test_nothing_takes_nothing() -> None:
+    assert estimate() == 0
+
+
+@settings(max_examples=50)
+@given(
+    st.integers(1, 400),
+    st.integers(1, 400),
+    st.sampled_from((PixelBudget(), PixelBudget(max_pixels=50_176), PixelBudget(None, None, 280, 140))),
+    st.booleans(),
+)
+def test_a_picture_that_came_along_is_guessed_exactly(
+    width: int, height: int, budget: PixelBudget, is_jpeg: bool
+) -> None:
+    data = jpeg(width, height) if is_jpeg else picture(width, height)
+    try:
+        expected = real_tokens(width, height, budget)
+    except ApiError:
+        expected = 0
+    guess = estimate(PictureSource(data_url(data), "here", budget))
+    assert guess == expected or (expected == 0 and guess > 0)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_turning_a_picture_upright_changes_nothing(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    assert estimate(source(data_url(jpeg(300, 100, exif=exif)))) == real_tokens(100, 300, PixelBudget())
+
+
+def test_a_photograph_with_much_metadata_is_still_guessed_exactly() -> None:
+    data = jpeg(640, 480, icc_profile=b"x" * (HEAD_CHARACTERS // 2))
+    assert estimate(source(data_url(data))) == real_tokens(640, 480, PixelBudget())
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://example.org/picture.png",
+        "file:///picture.png",
+        "data:image/gif;base64,R0lGODlhAQABAAAAACw=",
+        "data:image/png;base64,",
+        "data:image/png;base64",
+        "data:image/png;base64,iVBORw0KGgo=",
+        "data:image/png;base64,مرحبا",
+        "data:" + "x" * 1000 + ",iVBORw0KGgo=",
+        "",
+        ",",
+    ],
+)
+def test_what_is_not_here_or_does_not_tell_is_guessed_as_a_common_picture(url: str) -> None:
+    assert estimate(source(url)) == UNKNOWN
+    assert estimate(source(url, max_pixels=784_000)) == 1000
+
+
+def test_no_picture_is_guessed_larger_than_the_operator_allows() -> None:
+    work = WorkLimits(PixelLimits(max_pixels=78_400))
+    assert estimate(source("https://example.org/"), work=work) == 100
+    assert estimate(source(data_url(picture(2000, 2000))), work=work) <= 100
+
+
+def test_clips_lists_of_frames_and_documents_are_more_than_a_picture() -> None:
+    frames = ClipSource(("https://example.org/",) * 10, "here", is_file=False)
+    assert estimate(frames) == UNKNOWN * 5
+    clip = ClipSource(("https://example.org/",), "here", is_file=True)
+    assert UNKNOWN < estimate(clip) <= WORK.tokens(WORK.clips.total_pixels)
+    assert estimate(document(b"%PDF")) == UNKNOWN * UNKNOWN_PAGES
+
+
+def test_all_that_a_request_holds_is_added_up() -> None:
+    sources = (source(data_url(picture())), source("https://example.org/"), DocumentSource("data:,", "here"))
+    assert estimate(*sources) == sum(estimate(one) for one in sources)
+
+
+@given(st.text())
+def test_no_url_breaks_it(url: str) -> None:
+    assert estimate(source(url)) == UNKNOWN
+
+
+@given(
+    st.binary(max_size=300), st.sampled_from((b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8", b"\xff\xd8\xff\xc0\0\x11\x08"))
+)
+def test_no_bytes_break_it(data: bytes, start: bytes) -> None:
+    url = "data:image/png;base64," + base64.b64encode(start + data).decode()
+    assert 0 < estimate(source(url)) <= WORK.tokens(WORK.pixels.hard_max_pixels)
