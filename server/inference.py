@@ -155,7 +155,7 @@ class Inference:
         with traces.span("admission"):
             ticket = await self._gate.enter(self._ask(conversation, caller, characters))
         try:
-            self._require_ready()  # it may have waited
+            self._require_ready(or_soon=True)
             async with AsyncExitStack() as memory:
                 with traces.span("media", sources=len(conversation.sources)):
                     opening = self._media.opened(conversation.sources, caller.tenant)
@@ -182,7 +182,10 @@ class Inference:
         async with aclosing(stream):
             return await fold(stream, n)
 
-    def _require_ready(self) -> None:
+    def _require_ready(self, *, or_soon: bool = False) -> None:
+        """`or_soon`: the request has waited, and may wait on for an engine that is being started again."""
+        if self._engine.state is EngineState.RESTARTING and or_soon:
+            return
         if self._engine.state is not EngineState.READY:
             raise EngineNotReady(f"The engine is {self._engine.state.value}; please try again.")
 

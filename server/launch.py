@@ -144,6 +144,9 @@ class Process(uvicorn.Server):
                 break
             await asyncio.sleep(0.05)
         self.config.timeout_graceful_shutdown = AFTER_DRAIN_S
+        if self.force_exit:  # uvicorn would leave those under way without a last word
+            for task in self.server_state.tasks:
+                task.cancel()
         await super().shutdown(sockets)
         self._bounding.cancel()
 

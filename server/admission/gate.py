@@ -194,7 +194,7 @@ class Gate:
         """
         self.require_room(ask.caller)
         if self.inside >= self.limits.max_requests:
-            self._send_one_away()
+            self._make_room(ask)
         self._inside[ask.caller] += 1
         asked = self._now()
         try:
@@ -286,8 +286,14 @@ class Gate:
         others = sum(1 for other, count in places.items() if count > 0 and other != caller)
         return others > 0 and places[caller] + more <= (most or self.limits.max_requests) // (others + 1)
 
-    def _send_one_away(self) -> None:
-        """Make room for a caller that has less than its share, where somebody waits who has more."""
+    def _make_room(self, ask: Ask) -> None:
+        """Send somebody away who waits, for a caller that has less than its share; never for a request that can wait.
+
+        Raises:
+            Overloaded: it can.
+        """
+        if ask.flex:
+            raise Overloaded("The server is full; a request of the flex tier waits until it is not.")
         last = self._queue.last()
         if last is not None and self._take_out(last) and not last.turn.done():
             last.turn.set_exception(Overloaded("The server is full, and others have waited less; please try again."))

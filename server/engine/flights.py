@@ -3,52 +3,44 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from server.core import GenerationRequest
 from server.engine.protocol import Engine
+from server.engine.suspicion import POISON, SUSPECT, VAGUE, Asked, Suspicion
 
-SUSPECT = 1.0
-"""Guilt from which a request goes into the engine alone among its like."""
-POISON = 2.0
-"""Guilt at which it is taken for the cause: in the engine at two crashes."""
-LATE = 0.5
-"""Guilt of each, where an engine dies of no request in particular: mostly somebody has killed it."""
 KEPT_BYTES = 512 << 20
 """Of pictures of requests whose answer has begun, kept only so that they could be run again."""
-POISON_S = 3600.0
-"""How long a request is remembered that brought the engine down."""
-MOST_POISON = 256
 
 
 class Flight:
     """One request on its way through the engine, perhaps more than once."""
 
-    def __init__(self, request: GenerationRequest) -> None:
+    def __init__(self, request: GenerationRequest, asked: Asked, suspicion: float) -> None:
         self.id = request.request_id
+        self.asked = asked
         self.request: GenerationRequest | None = request
         """None once it cannot be run again."""
         self.is_answering = False
         """Whether it has had a first token from the engine that it is in."""
         self.told_anything = False
         """Whether anything of the answer has been handed on."""
-        self.suspect_until_end = False
-        """Whether it may bring the engine down later than at its first token."""
+        self.suspect_until_end = suspicion > 0
+        """Whether it may bring the engine down later than at its first token; of an earlier one that is not known."""
         self.holds_turn = False
         """Whether it is the one suspect that may be in the engine."""
         self.kept = 0
         """Bytes of pictures that are kept for running it again."""
-        self.guilt = 0.0
+        self.suspicion = suspicion
+        """What is held against it."""
         self.engine: Engine | None = None
         """In which it is."""
 
     @property
     def is_poison(self) -> bool:
         """Whether it is taken for the cause of crashes."""
-        return self.guilt >= POISON
+        return self.suspicion >= POISON
 
     def boarded(self, engine: Engine) -> GenerationRequest:
         """The request, which now goes into this engine. Raises ValueError where it cannot be run again."""
@@ -68,13 +60,15 @@ class Flights:
 
     def __init__(self) -> None:
         self._flights: set[Flight] = set()
+        self._suspicion = Suspicion()
         self._one_suspect = asyncio.Lock()
         self._kept = 0
 
     @contextmanager
     def begun(self, request: GenerationRequest) -> Iterator[Flight]:
         """A request's flight, for as long as the block runs."""
-        flight = Flight(request)
+        asked = Asked(request)
+        flight = Flight(request, asked, self._suspicion.against(asked))
         del request
         self._flights.add(flight)
         try:
@@ -86,7 +80,7 @@ class Flights:
     @asynccontextmanager
     async def turn_of(self, flight: Flight) -> AsyncIterator[None]:
         """Wait until the request may go into the engine: suspects one after the other."""
-        if flight.guilt < SUSPECT:
+        if flight.suspicion < SUSPECT:
             yield
             return
         await self._one_suspect.acquire()
@@ -111,13 +105,16 @@ class Flights:
         on_trial = [flight for flight in inside if flight.holds_turn]
         early = [flight for flight in inside if not flight.is_answering]
         blamed = [flight for flight in on_trial if flight in early] or early or on_trial
-        for flight in blamed:
-            flight.guilt += SUSPECT
+        for flight in blamed or inside:
             flight.suspect_until_end |= flight.is_answering
-        if not blamed:
-            for flight in inside:
-                flight.guilt += LATE
-                flight.suspect_until_end = True
+            # What is vague alone never adds up to a proof.
+            more = SUSPECT if blamed else min(VAGUE, max(0.0, SUSPECT - flight.suspicion))
+            flight.suspicion = self._suspicion.add(flight.asked, more)
+
+    def acquit(self, flight: Flight) -> None:
+        """It has gone through to its end."""
+        if flight.suspicion:
+            self._suspicion.clear(flight.asked)
 
     def _keep_or_forget(self, flight: Flight, request: GenerationRequest) -> None:
         """Of an answer that is streamed nothing can be taken back; others are kept while there is memory for it."""
@@ -136,30 +133,6 @@ class Flights:
     def _forget(self, flight: Flight) -> None:
         self._kept -= flight.kept
         flight.request, flight.kept = None, 0
-
-
-class PoisonList:
-    """Requests that brought the engine down, by what they ask and not by who asks; the oldest are forgotten."""
-
-    def __init__(self) -> None:
-        self._seen: OrderedDict[int, float] = OrderedDict()
-
-    def add(self, request: GenerationRequest) -> None:
-        """Remember a request."""
-        self._seen[_fingerprint(request)] = time.monotonic()
-        while len(self._seen) > MOST_POISON:
-            self._seen.popitem(last=False)
-
-    def __contains__(self, request: GenerationRequest) -> bool:
-        if not self._seen:  # as always, nearly
-            return False
-        since = self._seen.get(_fingerprint(request))
-        return since is not None and time.monotonic() - since < POISON_S
-
-
-def _fingerprint(request: GenerationRequest) -> int:
-    pictures = tuple((placed.picture.digest, placed.picture.grid_thw) for placed in request.prompt.pictures)
-    return hash((tuple(request.prompt.token_ids), pictures, request.sampling))
 
 
 def _bytes_of(request: GenerationRequest) -> int:

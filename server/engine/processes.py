@@ -100,7 +100,8 @@ def pulse_of(pids: Sequence[int]) -> Pulse:
             times = process.cpu_times()
             # Those of children that have ended, too: what they have used must not seem to be taken back.
             spent += times.user + times.system + times.children_user + times.children_system
-            stopped |= process.status() in NEVER_AGAIN
+            # A child of theirs that has ended and is not collected yet keeps nobody waiting.
+            stopped |= process.status() in (NEVER_AGAIN if process.pid in pids else {psutil.STATUS_STOPPED})
         except psutil.NoSuchProcess:
             stopped = True
     return Pulse(spent, stopped or len(there) < len(pids))

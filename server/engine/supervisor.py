@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from server.core import Anew, EngineState, Event, GenerationRequest, Reading
-from server.engine.flights import Flight, Flights, PoisonList
+from server.engine.flights import Flight, Flights
 from server.engine.protocol import Engine, Report, StartupError
 from server.errors import ApiError, CrashesEngine, EngineDied, EngineNotReady
 
@@ -76,7 +76,6 @@ class Supervisor:
         self._changed = asyncio.Event()
         """Set, and replaced, whenever the state changes."""
         self._flights = Flights()
-        self._poison = PoisonList()
         self._restarts: deque[float] = deque()
         self._counts: dict[Failure, int] = {"died": 0, "hung": 0}
         self._replayed = 0
@@ -107,15 +106,16 @@ class Supervisor:
         Raises:
             ApiError: EngineDied where it cannot be run again, CrashesEngine for a request at fault.
         """
-        if request in self._poison:
-            raise CrashesEngine(POISON)
         with self._flights.begun(request) as flight:
             del request  # the flight lets go of it, and of its pictures, as soon as it cannot be run again
+            if flight.is_poison:
+                raise CrashesEngine(POISON)
             while True:
                 try:
                     async with self._flights.turn_of(flight), aclosing(self._fly(flight)) as events:
                         async for event in events:
                             yield event
+                    self._flights.acquit(flight)
                     return
                 except EngineDied as error:
                     self._require_another_try(flight, error)
@@ -124,8 +124,7 @@ class Supervisor:
 
     async def _fly(self, flight: Flight) -> AsyncGenerator[Event, None]:
         """The request's events from one life of the engine."""
-        if flight.engine is not None:  # it was in one that has died
-            await self._until_ready()
+        await self._until_ready()  # it may have died while the request was prepared
         engine = self._engine
         try:
             async with aclosing(engine.generate(flight.boarded(engine))) as events:
@@ -142,8 +141,6 @@ class Supervisor:
         """Raise why a request may not be run again, if it may not."""
         if flight.is_poison:
             log.error("request %s was in the engine at two crashes and is not run again", flight.id)
-            if flight.request is not None:
-                self._poison.add(flight.request)
             raise CrashesEngine(POISON) from error
         if flight.request is None:
             raise EngineDied(SENT) from error
@@ -153,7 +150,7 @@ class Supervisor:
 
     async def _until_ready(self) -> None:
         while self.state is not EngineState.READY:
-            if self._state in (EngineState.DEAD, EngineState.STOPPED):
+            if self._state in (EngineState.DEAD, EngineState.STOPPED) or not self._patience.restarts:
                 raise EngineNotReady("The engine died and could not be started again; please try another server.")
             changed = self._changed
             with contextlib.suppress(TimeoutError):  # the engine turns READY by itself only where it has just died

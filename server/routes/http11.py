@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
+import sys
+import termios
 from http import HTTPStatus
 
 import orjson
@@ -141,7 +145,22 @@ class BoundedHttp(HttpToolsProtocol):
 
     def _begin_stall(self) -> None:
         self._end_stall()
-        self._stall_timer = self.loop.call_later(self.stalled_s, self._cut)
+        self._stall_timer = self.loop.call_later(self.stalled_s, self._cut_if_stalled, self._unread())
+
+    def _cut_if_stalled(self, unread: int) -> None:
+        """Cut, unless the client has read some, if only of the megabytes that the kernel keeps for it."""
+        if self._unread() < unread:
+            self._begin_stall()
+        else:
+            self._cut()
+
+    def _unread(self) -> int:
+        """Bytes on their way to the client."""
+        buffered = self.transport.get_write_buffer_size()
+        with contextlib.suppress(OSError, ValueError):
+            there = self.transport.get_extra_info("socket").fileno()
+            buffered += int.from_bytes(fcntl.ioctl(there, termios.TIOCOUTQ, bytes(4)), sys.byteorder)  # SIOCOUTQ
+        return buffered
 
     def _end_stall(self) -> None:
         if self._stall_timer is not None:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 import httpx
 import openai
@@ -46,7 +47,7 @@ def busy(house: House, count: int = 1, **more: object) -> Iterator[None]:
             guest.close()
 
 
-def asking(house: House, *bodies: dict[str, object]) -> list[Future[httpx.Response]]:
+def asking(house: House, *bodies: dict[str, Any]) -> list[Future[httpx.Response]]:
     """Requests that wait for their turn, the first of them for longest."""
     pool, replies, before = ThreadPoolExecutor(len(bodies)), [], house.services.gate.inside
     for number, one in enumerate(bodies, 1):
@@ -138,7 +139,11 @@ def test_a_request_that_wants_to_go_first_goes_before_the_others_of_its_key() ->
 
 def test_flex_requests_stand_back_and_are_told_so() -> None:
     with open_house(max_running=1) as house:
-        bodies = [{"service_tier": "flex", "max_tokens": 11}, {"max_tokens": 12}, {"max_tokens": 13}]
+        bodies: list[dict[str, Any]] = [
+            {"service_tier": "flex", "max_tokens": 11},
+            {"max_tokens": 12},
+            {"max_tokens": 13},
+        ]
         with busy(house):
             replies = asking(house, *bodies)
         assert [reply.result(10).json()["service_tier"] for reply in replies] == ["flex", "default", "default"]

@@ -40,7 +40,7 @@ class Reply:
     front: str
     streamed: bool
     begun: bool = False
-    """Whether something of a 200 had come: from there on nobody can send the request again."""
+    """Whether a 200 had come: from there on nobody can send the request again."""
     failure: str = ""
     """What was wrong with it; empty where all was well."""
     seconds: float = 0.0
@@ -136,11 +136,8 @@ async def ask(
         async with client.stream(
             "POST", PATH, content=body, headers={"content-type": "application/json", **headers}
         ) as response:
-            pieces = []
-            async for piece in response.aiter_bytes():
-                reply.begun = response.status_code == 200
-                pieces.append(piece)
-        content = b"".join(pieces)
+            reply.begun = response.status_code == 200
+            content = await response.aread()
         if response.status_code == 200:
             reply.failure = _fault_of_stream(content) if stream else _fault_of_answer(content)
         else:

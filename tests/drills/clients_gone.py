@@ -90,8 +90,8 @@ def stalled_clients(plan: Plan) -> Iterator[Figure]:
         memory, cut = server.memory_info().rss, _stalled(house)
         house.disk.fill()
         with (
-            Readers(house, plan.size(500, 50), plan.size(25, 12)) as readers,
-            Dribblers(house, plan.size(5000, 500)) as slow,
+            Readers(house, plan) as readers,
+            Dribblers(house, plan) as slow,
         ):
             loud: list[Exchange] = []
             while not (readers.all_sent and slow.all_closed) and slow.seconds < 4 * HEAD_WITHIN_S:
@@ -236,12 +236,14 @@ class Readers:
     SEGMENT = 1460
     """As over Ethernet. With the segments of loopback the server's kernel would buffer megabytes for each."""
 
-    def __init__(self, house: House, count: int, per_second: float) -> None:
-        self.count = count
+    def __init__(self, house: House, plan: Plan) -> None:
+        self.count = plan.size(500, 50)
         self.all_sent = False
         self._last = math.inf
         self._house = house
-        self._pause_s = 1 / per_second
+        self._pause_s = 1 / plan.size(25, 12)
+        self._tokens = plan.size(150, 700)
+        """Enough to fill all buffers between the engine and the client, and not much more for the engine to do."""
         self._address = address_of(house.server)
         self._connections: list[socket.socket] = []
         self._thread = threading.Thread(target=self._send, name="readers", daemon=True)
@@ -266,7 +268,7 @@ class Readers:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.WINDOW)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, self.SEGMENT)
             connection.connect(self._address)
-            connection.sendall(raw_request(self._house.server, words(number, stream=True, max_tokens=1000)))
+            connection.sendall(raw_request(self._house.server, words(number, stream=True, max_tokens=self._tokens)))
             self._connections.append(connection)
             time.sleep(self._pause_s)
         self._last = time.monotonic()
@@ -279,12 +281,11 @@ class Dribblers:
     HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nx-slow: "
     EVERY_S = 1.0
 
-    def __init__(self, house: House, count: int) -> None:
-        self.open = count
+    def __init__(self, house: House, plan: Plan) -> None:
+        self.open = self._count = plan.size(5000, 500)
         self.longest = 0.0
         """How long one was open."""
         self._address = address_of(house.server)
-        self._count = count
         self._began = time.monotonic()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._dribble, name="dribblers", daemon=True)

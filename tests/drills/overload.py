@@ -76,7 +76,7 @@ class Drilled:
 def overload(plan: Plan) -> Iterator[Figure]:
     """Ten times what the server can answer, for two minutes, and then the same for vLLM's own server."""
     templates = mixed()
-    with serve(*_flags(make_model(MODELS, CAPPED_PIXELS), CONTEXT), model=MODEL_NAME) as server:
+    with serve(*flags(make_model(MODELS, CAPPED_PIXELS), CONTEXT), model=MODEL_NAME) as server:
         engines = _engines(server)
         drilled = drill(server.address, "/health/ready", server.process.pid, templates, plan)
         alive = engines == _engines(server) and server.reason() is None
@@ -177,7 +177,8 @@ def _faults(load: Load) -> list[str]:
     return [f"{one.kind}: {one.status} {one.body[:200]!r}" for one in others]
 
 
-def _flags(model: Path, context: int) -> tuple[str, ...]:
+def flags(model: Path, context: int) -> tuple[str, ...]:
+    """What our server is started with, as `EngineArguments` has it for others."""
     lengths = ("--max-model-len", str(context), "--max-num-seqs", str(SEQUENCES))
     return ("--model", str(model), "--device", "cpu", "--kv-cache-gib", "2", "--max-requests", str(HOUSE), *lengths)
 
@@ -210,9 +211,9 @@ def adaptive(plan: Plan) -> Iterator[Figure]:
 
 
 @contextlib.contextmanager
-def _large(*flags: str) -> Iterator[Server]:
+def _large(*more: str) -> Iterator[Server]:
     """A server whose model takes pictures as large as they come."""
-    with serve(*_flags(make_model(MODELS, FULL_PIXELS), FULL_CONTEXT), *flags, model=MODEL_NAME) as server:
+    with serve(*flags(make_model(MODELS, FULL_PIXELS), FULL_CONTEXT), *more, model=MODEL_NAME) as server:
         yield server
 
 

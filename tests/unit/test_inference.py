@@ -51,6 +51,7 @@ class Letters:
     """A family whose every letter is a token."""
 
     min_pixels, max_pixels, factor, patch_size, merge_size = 3136, 200_704, 28, 14, 2
+    max_frame_pixels = 100_352
     takes_clips = True
 
     def __init__(self) -> None:

@@ -262,9 +262,9 @@ async def test_a_wait_that_is_short_enough_is_begun() -> None:
 
 async def test_what_was_learnt_is_forgotten_when_nobody_waits_any_more() -> None:
     """Else the gap since then counts as a wait, and nobody would ever be let wait again."""
-    house, ticket, waiting = await slow_house(max_wait_s=0.3)
+    house, ticket, waiting = await slow_house(max_wait_s=0.1)
     waiting.cancel()
-    await asyncio.sleep(0.5)
+    await asyncio.sleep(1.2)
     again = await come(house)
     assert not again.done()
     ticket.close()
@@ -504,8 +504,9 @@ async def test_who_gives_up_just_as_it_is_sent_away_harms_nobody() -> None:
     house = gate(1, max_requests=4)
     ticket = await enter(house, "flood")
     waiting = [await come(house, "flood") for _ in range(3)]
-    waiting[2].cancel()
-    newcomer = await come(house, "other")
+    newcomer = asyncio.create_task(house.enter(Ask("other")))
+    waiting[2].cancel()  # which it learns only after the newcomer has come
+    await settle()
     assert waiting[2].cancelled()
     assert not newcomer.done()
     for entering in (*waiting[:2], newcomer):

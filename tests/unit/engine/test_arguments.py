@@ -208,7 +208,7 @@ def test_the_cpu_engine_is_told_what_it_is_and_how_much_it_may_keep(tmp_path: Pa
 
 def test_vllm_is_the_engine_unless_another_is_asked_for(tmp_path: Path) -> None:
     family, log = load_family(FOLDER), tmp_path / "log"
-    assert isinstance(set_up_engine(Settings(), FOLDER, family, CPU, log).engine, VllmEngine)
+    assert isinstance(set_up_engine(Settings(), FOLDER, family, CPU, log).make(), VllmEngine)
     scripted = set_up_engine(Settings(engine="scripted"), FOLDER, family, CPU, log)
     assert isinstance(scripted.engine, ScriptedEngine)
     assert "runs no model" in scripted.notes[0]

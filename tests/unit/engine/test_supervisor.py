@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 
 from server.core import Anew, EngineState, Event, GenerationRequest, Picture, Placed, Prompt, Sampling, TextDelta, Usage
 from server.engine import flights, supervisor
-from server.engine.flights import PoisonList
+from server.engine import suspicion as suspects
 from server.engine.protocol import Engine, Pulse, StartupError
 from server.engine.scripted import Script, ScriptedEngine
 from server.engine.supervisor import Patience, Supervisor
+from server.engine.suspicion import Asked, Suspicion
 from server.errors import ApiError, BadRequest, CrashesEngine, EngineDied, EngineNotReady
 
 WORDS = ("a", "b", "c", "d")
@@ -306,8 +307,9 @@ async def test_a_request_that_is_cancelled_while_the_engine_is_away_is_not_run_a
 async def test_other_errors_of_the_engine_are_the_requests_own() -> None:
     class Picky(Life):
         async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
-            raise BadRequest("no")
-            yield
+            if request.sampling.seed is None:
+                raise BadRequest("no")
+            yield TextDelta(0, "yes")
 
     plant = Plant(SOUND)
     engine = Supervisor(lambda: Picky(SOUND, plant))
@@ -398,7 +400,8 @@ async def test_an_engine_that_somebody_kills_twice_makes_no_request_suspect() ->
     async with watched(script(delay=0.01)) as house:
         waiting = [asyncio.create_task(answer(house.engine, asks(number, f"{number}"))) for number in range(1, 4)]
         for life in (1, 2):
-            await until(lambda life=life: len(house.lives) == life and house.lives[-1].running == 3)
+            await house.ready(life)
+            await until(lambda: house.lives[-1].running == 3)
             await asyncio.sleep(0.015)
             house.lives[-1].die()
         assert await asyncio.gather(*waiting) == ["abcd"] * 3
@@ -414,16 +417,36 @@ async def test_a_suspect_that_gives_up_lets_the_next_one_in() -> None:
         assert await (second if in_it == 1 else first) == "abcd"
 
 
-def test_the_list_of_those_at_fault_forgets_the_oldest_and_after_a_while_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flights, "MOST_POISON", 3)
-    poison = PoisonList()
-    assert asks(0) not in poison
-    for token in range(5):
-        poison.add(asks(token))
-    assert [asks(token, "another name") in poison for token in range(5)] == [False, False, True, True, True]
-    assert asks(4, temperature=0.5) not in poison, "what it asks counts, all of it"
-    monkeypatch.setattr(flights, "POISON_S", 0.0)
-    assert asks(4) not in poison
+async def test_a_stream_that_kills_the_engine_late_is_found_out_when_it_is_sent_again_and_again() -> None:
+    """Nothing of it can be run again by itself, and each time nobody else is to blame either."""
+    async with watched(script(fail_after=2), patience=Patience(restarts=5)) as house:
+        for told in (EngineDied, EngineDied, CrashesEngine):
+            with pytest.raises(told):
+                await answer(house.engine, asks(1, streamed=True))
+            await until(lambda: house.engine.state is EngineState.READY)
+        assert len(house.lives) == 4
+        with pytest.raises(CrashesEngine):
+            await answer(house.engine, asks(1, "another name", streamed=True))
+        assert house.lives[3].requests == []
+
+
+def test_suspicion_is_of_what_is_asked_and_not_of_who_asks() -> None:
+    suspicion = Suspicion()
+    suspicion.add(Asked(asks(1, "one")), 1.0)
+    assert suspicion.against(Asked(asks(1, "another name"))) == 1.0
+    assert suspicion.against(Asked(asks(1, temperature=0.5))) == 0.0, "all of what it asks counts"
+    suspicion.clear(Asked(asks(1)))
+    assert suspicion.against(Asked(asks(1))) == 0.0
+
+
+def test_suspicion_forgets_the_oldest_and_after_a_while_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(suspects, "REMEMBERED", 3)
+    suspicion = Suspicion()
+    for token in (0, 1, 2, 0, 3):
+        suspicion.add(Asked(asks(token)), 0.5)
+    assert [suspicion.against(Asked(asks(token))) for token in range(4)] == [1.0, 0.0, 0.5, 0.5]
+    monkeypatch.setattr(suspects, "REMEMBERED_S", 0.0)
+    assert suspicion.against(Asked(asks(3))) == 0.0
 
 
 # ---- What is kept for running a request again

@@ -1,0 +1,117 @@
+"""One key floods the server, another asks a little: the other one's first tokens come as if nothing were the matter.
+
+As if the first key kept the server just busy within its means, that is: it has as many requests under way, at any time,
+as the engine runs at once, so that none of them waits, and none is refused. More than that a caller cannot be protected
+from, for the machine is there to be used. The same against a server that does nothing else is told, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from clients.bench.model import CAPPED_PIXELS, make_model
+from clients.bench.peers import MODEL_NAME
+from tests.drills.drill import Figure, Plan, at_most, exactly, percentile, told
+from tests.drills.load_bodies import Template, mixed, text_template
+from tests.drills.load_client import Asked, Load, keep_asking, offer, run
+from tests.drills.overload import CONTEXT, MODELS, SEQUENCES, flags
+from tests.serving import serve
+
+FLOOD_KEY: Final = "ain-the-key-of-those-who-flood"
+OTHER_KEY: Final = "ain-the-key-of-the-others"
+OTHER_RATE: Final = 6.0
+"""Requests a second of the other key; each is a stream of `OTHER_TOKENS`."""
+OTHER_TOKENS: Final = 16
+TIMES: Final = 5
+"""So many times what the first key has answered when it is just busy is its flood."""
+SETTLE_S: Final = 3.0
+ROUNDS: Final = 3
+
+
+@dataclass
+class Seen:
+    """What the other key saw in one state of the server."""
+
+    first_s: list[float] = field(default_factory=list)
+    failed: int = 0
+    goodput: float = 0.0
+    """Of the first key, in the last round."""
+
+    def add(self, other: Load, goodput: float) -> None:
+        """Another round."""
+        self.first_s += [one.first_s for one in other.asked if one.whole]
+        self.failed += sum(not one.whole for one in other.asked)
+        self.goodput = goodput
+
+    def p(self, share: float) -> float:
+        """A percentile of the time to first token, in ms."""
+        return 1e3 * percentile(self.first_s, share)
+
+
+def fairness(plan: Plan) -> Iterator[Figure]:
+    """Idle, then busy and flooded in turns, so that what changes slowly on the machine favours neither."""
+    flood = mixed(headers=_with(FLOOD_KEY))
+    other = [text_template(seed, OTHER_TOKENS, stream=True, headers=_with(OTHER_KEY)) for seed in range(1000, 1020)]
+    keys = ("--api-keys", f"flood={FLOOD_KEY},other={OTHER_KEY}")
+    keys += tuple(__import__("os").environ.get("EXTRA", "").split())
+    seconds, rounds = plan.size(30, 5), plan.size(ROUNDS, 1)
+    idle, busy, flooded = Seen(), Seen(), Seen()
+    with serve(*flags(make_model(MODELS, CAPPED_PIXELS), CONTEXT), *keys, model=MODEL_NAME) as server:
+        numbers = itertools.count()
+        run(keep_asking(server.address, flood, 8, 3.0, numbers))
+        _round(idle, server.address, None, other, seconds, numbers)
+        for _ in range(rounds):
+            _round(busy, server.address, flood, other, seconds, numbers)
+            _round(flooded, server.address, flood, other, seconds, numbers, per_second=TIMES * busy.goodput)
+    yield told("fairness/ttft-p99-idle", idle.p(0.99), "ms")
+    yield told("fairness/ttft-p50-busy", busy.p(0.5), "ms")
+    yield told("fairness/ttft-p99-busy", busy.p(0.99), "ms")
+    yield told("fairness/ttft-p50-flooded", flooded.p(0.5), "ms")
+    yield told("fairness/ttft-p99-flooded", flooded.p(0.99), "ms")
+    yield told("fairness/growth-p50", flooded.p(0.5) / busy.p(0.5) - 1)
+    yield at_most("fairness/growth-p99", flooded.p(0.99) / busy.p(0.99) - 1, 0.2)
+    yield told("fairness/growth-p99-against-idle", flooded.p(0.99) / idle.p(0.99) - 1)
+    yield told("fairness/flood-goodput-kept", flooded.goodput / busy.goodput)
+    yield exactly("fairness/failures-of-the-other", idle.failed + busy.failed + flooded.failed, 0)
+
+
+def _round(
+    seen: Seen,
+    address: str,
+    flood: Sequence[Template] | None,
+    other: Sequence[Template],
+    seconds: float,
+    numbers: Iterator[int],
+    per_second: float = 0.0,
+) -> None:
+    """One state for some seconds; the first key offers `per_second`, or keeps the engine just full."""
+
+    async def work() -> tuple[Load, Load | None]:
+        trickle = offer(address, other, OTHER_RATE, SETTLE_S + seconds, numbers)
+        if flood is None:
+            return await trickle, None
+        whole_s = SETTLE_S + seconds + 1
+        others = (
+            offer(address, flood, per_second, whole_s, numbers)
+            if per_second
+            else keep_asking(address, flood, SEQUENCES, whole_s, numbers)
+        )
+        return await asyncio.gather(trickle, others)
+
+    trickle, others = run(work())
+    seen.add(_ended(trickle), others.within(SETTLE_S).goodput if others is not None else 0.0)
+
+
+def _ended(load: Load) -> Load:
+    """The load without its beginning, and without what was still under way when it ended."""
+    within = load.within(SETTLE_S)
+    asked: tuple[Asked, ...] = tuple(one for one in within.asked if one.due >= within.began)
+    return Load(asked, within.began, within.ended, within.client_cpu_s)
+
+
+def _with(key: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {key}"}
