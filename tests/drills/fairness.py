@@ -57,7 +57,6 @@ def fairness(plan: Plan) -> Iterator[Figure]:
     flood = mixed(headers=_with(FLOOD_KEY))
     other = [text_template(seed, OTHER_TOKENS, stream=True, headers=_with(OTHER_KEY)) for seed in range(1000, 1020)]
     keys = ("--api-keys", f"flood={FLOOD_KEY},other={OTHER_KEY}")
-    keys += tuple(__import__("os").environ.get("EXTRA", "").split())
     seconds, rounds = plan.size(30, 5), plan.size(ROUNDS, 1)
     idle, busy, flooded = Seen(), Seen(), Seen()
     with serve(*flags(make_model(MODELS, CAPPED_PIXELS), CONTEXT), *keys, model=MODEL_NAME) as server:

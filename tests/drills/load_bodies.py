@@ -21,7 +21,7 @@ DIGITS: Final = 21
 """Of the number, a multiple of three: then it is a piece of its own in base64, too."""
 MARK: Final = b"#" * DIGITS
 START_OF_FILE: Final = 2
-"""Bytes of the marker that begins every JPEG file; a comment may follow."""
+"""Bytes of the marker that begins every JPEG file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def text_template(seed: int, max_tokens: int, *, stream: bool, headers: Mapping[
     """A question of some 60 words that begins with its number, so that no two have a prefix in common."""
     words = " ".join(str(word) for word in np.random.default_rng(seed).choice(WORDS, 60))
     messages = [{"role": "user", "content": f"{MARK.decode()}: {words}?"}]
-    return _template("text", messages, MARK, max_tokens, stream=stream, headers=headers)
+    return request_template("text", messages, max_tokens, stream=stream, headers=headers)
 
 
 def picture_template(
@@ -55,16 +55,27 @@ def picture_template(
 
     Another `seed` is a picture of other pixels, another number one of other bytes.
     """
-    file = PICTURES[kind](seed)
-    comment = b"\xff\xfe" + (len(MARK) + 2).to_bytes(2, "big") + MARK
-    commented = file[:START_OF_FILE] + comment + file[START_OF_FILE:]
-    messages = question("data:image/jpeg;base64," + base64.b64encode(commented).decode(), "What is written here?")
-    return _template(kind, messages, base64.b64encode(MARK), max_tokens, stream=stream, headers=headers)
+    file = with_comment(PICTURES[kind](seed), MARK)
+    messages = question("data:image/jpeg;base64," + base64.b64encode(file).decode(), "What is written here?")
+    return request_template(kind, messages, max_tokens, stream=stream, headers=headers, mark=base64.b64encode(MARK))
 
 
-def _template(
-    kind: str, messages: object, mark: bytes, max_tokens: int, *, stream: bool, headers: Mapping[str, str] | None
+def with_comment(file: bytes, comment: bytes) -> bytes:
+    """A JPEG file with a comment, behind the marker that begins every such file."""
+    segment = b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment
+    return file[:START_OF_FILE] + segment + file[START_OF_FILE:]
+
+
+def request_template(
+    kind: str,
+    messages: object,
+    max_tokens: int,
+    *,
+    stream: bool,
+    headers: Mapping[str, str] | None = None,
+    mark: bytes = MARK,
 ) -> Template:
+    """A request with these messages, in which `mark` is the place of its number."""
     body: dict[str, object] = {"model": MODEL_NAME, "messages": messages, "max_tokens": max_tokens, "temperature": 0}
     if stream:
         body |= {"stream": True, "stream_options": {"include_usage": True}}

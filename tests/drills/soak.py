@@ -6,11 +6,9 @@ from a host that allows it to be kept, so that the cache of fetched files fills,
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import http.server
 import itertools
-import json
 import math
 import re
 import threading
@@ -27,7 +25,7 @@ from clients.bench.bodies import PICTURES
 from clients.bench.cpu import front_end, memory_mib
 from clients.bench.model import CAPPED_PIXELS, make_model
 from clients.bench.peers import MODEL_NAME, question
-from tests.drills.drill import Figure, Plan, at_least, at_most, exactly, told
+from tests.drills.drill import Figure, Plan, at_most, exactly, told
 from tests.drills.load_bodies import DIGITS, MARK, Template, picture_template, request_template, with_comment
 from tests.drills.load_client import Load, keep_asking, run
 from tests.drills.overload import CONTEXT, MODELS, flags
@@ -103,3 +101,108 @@ def soaked(seconds: float, *, short: bool = False) -> Iterator[Figure]:
             yield at_most(f"soak/{name}-slope", slope_per_hour(kept.at, values), 1, "%/h")
     yield at_most("soak/descriptors-growth", growth(kept.descriptors), DESCRIPTORS)
     yield at_most("soak/shared-memory-growth", growth(kept.shared_mib), GROWTH_MIB, "MiB")
+
+
+def _flags(address: str) -> tuple[str, ...]:
+    netloc = address.removeprefix("http://")
+    return (*flags(make_model(MODELS, CAPPED_PIXELS), CONTEXT), *CACHES, "--fetch-allowed-hosts", netloc)
+
+
+def _templates(address: str) -> list[Template]:
+    """Three pictures in the request, two small and one large, and then one by its address."""
+    made: list[Template] = []
+    for turn in range(4):
+        seed = 3 * turn
+        made.append(picture_template("224px", seed, 4, stream=False))
+        made.append(picture_template("1080p", seed + 1, 4, stream=True))
+        made.append(picture_template("224px", seed + 2, 4, stream=True))
+        messages = question(f"{address}/{MARK.decode()}", "What is written here?")
+        made.append(request_template("fetched", messages, 4, stream=False))
+    return made
+
+
+def _work(server: Server, templates: Sequence[Template], seconds: float) -> tuple[Load, Samples]:
+    """Ask all the time, and look at the server's processes meanwhile."""
+    samples, stop, began = Samples(), threading.Event(), time.monotonic()
+
+    def look() -> None:
+        while not stop.wait(SAMPLE_S):
+            samples.take(server, began)
+
+    looking = threading.Thread(target=look, name="samples")
+    looking.start()
+    try:
+        return run(keep_asking(server.address, templates, CALLERS, seconds, itertools.count())), samples
+    finally:
+        stop.set()
+        looking.join()
+
+
+def growth(values: Sequence[float]) -> float:
+    """How much the last quarter is above the first, by their medians."""
+    quarter = max(1, len(values) // 4)
+    return float(np.median(values[-quarter:]) - np.median(values[:quarter]))
+
+
+def slope_per_hour(at: Sequence[float], values: Sequence[float]) -> float:
+    """Growth in percent an hour: the median of the slopes between all pairs (Theil 1950, Sen 1968), which no single
+    jump and no noise moves.
+    """
+    if len(at) < 2:
+        return math.nan
+    x, y = _thinned(at), _thinned(values)
+    first, second = np.triu_indices(len(x), 1)
+    slope = float(np.median((y[second] - y[first]) / (x[second] - x[first])))
+    return 100 * slope * HOUR_S / float(np.median(y))
+
+
+def _thinned(values: Sequence[float]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """At most a thousand of them, evenly spread: pairs are many."""
+    return np.asarray(values[:: max(1, len(values) // 1000)], np.float64)
+
+
+def _shared_mib(server: Server) -> float:
+    """Each file counts once, however many processes have it."""
+    found: dict[tuple[int, int], int] = {}
+    for process in server.family():
+        with contextlib.suppress(OSError):
+            for link in Path(f"/proc/{process.pid}/fd").iterdir():
+                with contextlib.suppress(OSError):
+                    if SHARED.match(str(link.readlink())):
+                        status = link.stat()
+                        found[status.st_dev, status.st_ino] = 512 * status.st_blocks
+    return sum(found.values()) / (1 << 20)
+
+
+# ---- A host of pictures
+
+
+@contextlib.contextmanager
+def _host() -> Iterator[str]:
+    """A host on loopback that has a picture under every address, another one under each, for an hour."""
+    files = [PICTURES["224px"](seed) for seed in range(100, 108)]
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            number = self.path[1:].encode()[:DIGITS].ljust(DIGITS)
+            file = with_comment(files[hash(number) % len(files)], number)
+            self.send_response(200)
+            self.send_header("Content-Type", "image/jpeg")
+            self.send_header("Content-Length", str(len(file)))
+            self.send_header("Cache-Control", "max-age=3600")
+            self.end_headers()
+            self.wfile.write(file)
+
+        def log_message(self, *_: object) -> None: ...
+
+    host = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=host.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{host.server_port}"
+    finally:
+        host.shutdown()
+        thread.join()
+        host.server_close()

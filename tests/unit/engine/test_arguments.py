@@ -210,7 +210,7 @@ def test_vllm_is_the_engine_unless_another_is_asked_for(tmp_path: Path) -> None:
     family, log = load_family(FOLDER), tmp_path / "log"
     assert isinstance(set_up_engine(Settings(), FOLDER, family, CPU, log).make(), VllmEngine)
     scripted = set_up_engine(Settings(engine="scripted"), FOLDER, family, CPU, log)
-    assert isinstance(scripted.engine, ScriptedEngine)
+    assert isinstance(scripted.make(), ScriptedEngine)
     assert "runs no model" in scripted.notes[0]
 
 
