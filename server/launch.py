@@ -22,7 +22,8 @@ from server.admission.keys import KeyRing, KeysError
 from server.app import create_app, key_ring
 from server.engine.arguments import engine_environment
 from server.engine.device import Device, find_device
-from server.engine.processes import ZYGOTE, end_all, redirect_output, start_fork_server
+from server.engine.output import redirect_output
+from server.engine.processes import ZYGOTE, end_all, start_fork_server
 from server.engine.setup import set_up_engine
 from server.media.addresses import AllowList
 from server.media.files import Folders
@@ -262,7 +263,7 @@ def _tail(log_file: Path) -> list[str]:
     try:
         with log_file.open("rb") as log:
             log.seek(max(0, log_file.stat().st_size - TAIL_BYTES))
-            return log.read().decode("utf-8", "replace").splitlines()[-LOG_LINES:]
+            return log.read(TAIL_BYTES).decode("utf-8", "replace").splitlines()[-LOG_LINES:]
     except OSError:
         return []
 

@@ -11,7 +11,6 @@ path.
 from __future__ import annotations
 
 import asyncio
-import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,8 +22,6 @@ from server.admission.queue import Ask, FairQueue, Waiting
 from server.core import Reading
 from server.errors import Draining, Overloaded, RateLimited
 
-MORE_THAN_THE_ENGINE = 1.25
-"""Places for each sequence that the engine runs at once: some requests are still fetching or decoding."""
 ARRIVES_WITHIN_S = 1.0
 """From a request's head to the end of its body, usually; whoever sends slowly has no place meanwhile."""
 
@@ -40,7 +37,11 @@ class GateLimits:
     max_wait_s: float = 30.0
     """In the queue."""
     max_running: int | None = None
-    """Answers at work at once; None: what the engine runs, and some."""
+    """Answers at work at once; None: as many as the engine runs.
+
+    With more of them some would wait in the engine, which lets in whoever came first: before a caller of few requests
+    would then stand a part of the flood.
+    """
     max_prefill_tokens: int = 1 << 17
     """Prompt tokens of requests that have no first token yet. A single request may have more."""
 
@@ -151,9 +152,9 @@ class Gate:
         return self.limits.max_prefill_tokens if self._controller is None else self._controller.limit
 
     def fit_to_engine(self, sequences: int) -> None:
-        """Take as many as the engine runs at once, and some; unless the operator has said how many."""
+        """Take as many as the engine runs at once, unless the operator has said how many."""
         if self.limits.max_running is None:
-            self.max_running = math.ceil(sequences * MORE_THAN_THE_ENGINE)
+            self.max_running = sequences
 
     def require_room(self, caller: str = "") -> None:
         """Refuse at once what could not enter, before anything of it is read.

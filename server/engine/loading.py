@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 LOOK_EVERY_S = 0.5
+MOST_AT_ONCE = 1 << 20
+"""Bytes: some devices, such as /dev/full, can be read without an end."""
 
 STAGES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"Loading safetensors checkpoint shards:.*\| (\d+/\d+)"), "weights, file {}"),
@@ -55,7 +57,7 @@ def _read_from(log_file: Path, position: int) -> tuple[str, int]:
             if _size(log_file) < position:  # it was cut, for its size
                 position = 0
             log.seek(position)
-            data = log.read()
+            data = log.read(MOST_AT_ONCE)
     except OSError:
         return "", position
     return data.decode("utf-8", "replace"), position + len(data)

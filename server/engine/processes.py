@@ -7,13 +7,11 @@ import json
 import multiprocessing
 import os
 import re
-import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
-from typing import TextIO
 
 import psutil
 
@@ -49,22 +47,6 @@ def usable_cores() -> int:
     """Physical cores that this process may run on."""
     allowed = len(os.sched_getaffinity(0))
     return min(allowed, psutil.cpu_count(logical=False) or allowed)
-
-
-def redirect_output(log_file: Path) -> TextIO:
-    """Send file descriptors 1 and 2 of this process, and of those it starts, to a file; returns the terminal.
-
-    Whatever torch and vLLM write, Python or C++, then goes to the log and never over what a person sees.
-    """
-    log_file.parent.mkdir(parents=True, exist_ok=True)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    terminal = os.fdopen(os.dup(2), "w", encoding=sys.stderr.encoding, errors="replace")
-    log = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.close(log)
-    return terminal
 
 
 def logging_to_file(log_file: Path, scratch: Path) -> dict[str, str]:
@@ -113,9 +95,7 @@ def kill_now(pids: Iterable[int]) -> None:
     for process in found:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-    end = time.monotonic() + KILLED_WITHIN_S
-    while any(_runs(process) for process in found) and time.monotonic() < end:
-        time.sleep(0.01)
+    _await_end(found, KILLED_WITHIN_S)
 
 
 def shared_memory_of(pids: Iterable[int]) -> set[str]:
@@ -137,6 +117,17 @@ def free_shared_memory(names: Iterable[str]) -> None:
             memory.unlink()  # tells the resource tracker, too
 
 
+def _await_end(processes: Sequence[psutil.Process], within_s: float) -> list[psutil.Process]:
+    """Return once all have ended, or with those that have not in time.
+
+    In a container whose first process collects nobody, orphans that have ended stay as zombies for good.
+    """
+    end = time.monotonic() + within_s
+    while (alive := [process for process in processes if _runs(process)]) and time.monotonic() < end:
+        time.sleep(0.01)
+    return alive
+
+
 def _runs(process: psutil.Process) -> bool:
     """Whether it still holds anything; one that only waits for its parent to collect it does not."""
     try:
@@ -155,8 +146,9 @@ def end_all(grace_s: float) -> None:
     for child in children:
         with contextlib.suppress(psutil.NoSuchProcess):
             child.terminate()
-    _, alive = psutil.wait_procs(children, timeout=grace_s)
+    alive = _await_end(children, grace_s)
     for child in alive:
         with contextlib.suppress(psutil.NoSuchProcess):
             child.kill()
-    psutil.wait_procs(alive, timeout=1)
+    _await_end(alive, 1)
+    psutil.wait_procs(children, timeout=0)  # collects those that are our own

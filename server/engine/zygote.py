@@ -13,6 +13,9 @@ import ctypes
 import os
 import signal
 
+BEHIND_THE_SERVER = 5
+"""Niceness of the engine and of decode workers where they share the cores with the server, which needs little, but at
+once: to refuse what is too much and to pass on what is done."""
 PR_SET_PDEATHSIG = 1
 """prctl(2): the signal that this process gets when its parent dies."""
 
@@ -58,4 +61,5 @@ def preload() -> None:
     import vllm.v1.worker.gpu_worker
 
     if os.environ.get("VLLM_TARGET_DEVICE") == "cpu":
+        os.nice(BEHIND_THE_SERVER)
         import vllm.v1.worker.cpu_worker  # noqa: F401

@@ -69,7 +69,6 @@ class RequestContext:
         except asyncio.CancelledError:  # the time to drain is over
             if not reply.status:
                 await error_response(Draining())(scope, receive, reply.send)
-            raise
         except (ClientGone, ClientDisconnect):
             reply.status = CLIENT_GONE
         except Exception as error:
@@ -77,11 +76,15 @@ class RequestContext:
                 raise
             if not isinstance(error, ApiError | HTTPException):
                 log.exception("request %s failed", request_id)
-            failure = as_api_error(error)
-            metrics.count_failure(failure)
-            await error_response(failure)(scope, receive, reply.send)
+            # In a function of its own: an error that this frame knows would keep all that the request held.
+            await _fail(as_api_error(error), scope, receive, reply)
         finally:
             _record(scope, reply.status or CLIENT_GONE, time.perf_counter() - started, request_id, span)
+
+
+async def _fail(failure: ApiError, scope: Scope, receive: Receive, reply: _Reply) -> None:
+    metrics.count_failure(failure)
+    await error_response(failure)(scope, receive, reply.send)
 
 
 class _Reply:

@@ -62,7 +62,6 @@ class EventStreamResponse(Response):
                 await send(END)
         except asyncio.CancelledError:  # the time to drain is over
             await _last_words(send)
-            raise
         finally:
             with anyio.CancelScope(shield=True):
                 await self._stream.aclose()

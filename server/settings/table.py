@@ -290,7 +290,7 @@ class Settings(BaseSettings):
         None,
         "How many answers may be at work at once, fetching and decoding included; more wait for their turn, which goes "
         "to the key that has the fewest at work.",
-        unset="a quarter more than the engine runs at once",
+        unset="as many as the engine runs at once",
         ge=1,
         le=100_000,
     )

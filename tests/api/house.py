@@ -21,6 +21,7 @@ from server.app import create_app
 from server.core import GenerationRequest
 from server.engine.scripted import Script, ScriptedEngine
 from server.engine.setup import EngineSetup
+from server.routes.door import Door
 from server.routes.http11 import bounded_http
 from server.services import Services
 from server.settings import Settings
@@ -110,7 +111,7 @@ def open_house(script: Script | None = None, *, up: bool = True, **settings: Any
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http=bounded_http(app.state.services.settings.stalled_timeout_s),
+        http=bounded_http(app.state.services.settings.stalled_timeout_s, Door(app.state.services)),
         ws="none",
         log_config=None,
         access_log=False,

@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import psutil
@@ -243,7 +244,7 @@ def _shared_files(server: Server) -> set[str]:
     found: set[str] = set()
     for process in server.family():
         with contextlib.suppress(OSError, psutil.NoSuchProcess):
-            maps = open(f"/proc/{process.pid}/maps", encoding="utf-8").read()  # noqa: SIM115
+            maps = Path(f"/proc/{process.pid}/maps").read_text(encoding="utf-8", errors="replace")
             found |= {line.split(maxsplit=5)[5] for line in maps.splitlines() if " /dev/shm/" in line}
     return found
 

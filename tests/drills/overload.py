@@ -11,8 +11,8 @@ import asyncio
 import contextlib
 import itertools
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +23,7 @@ from clients.bench.model import CAPPED_PIXELS, FULL_PIXELS, make_model
 from clients.bench.peers import MODEL_NAME, EngineArguments, running, vllm
 from tests.drills.drill import Figure, Plan, at_least, at_most, exactly, percentile, told
 from tests.drills.load_bodies import Template, mixed, picture_template
-from tests.drills.load_client import Load, Probes, keep_asking, offer, probe, run
+from tests.drills.load_client import Asked, Load, Probes, keep_asking, offer, probe, run
 from tests.serving import Server, serve
 
 MODELS: Final = Path("build/bench")
@@ -35,6 +35,7 @@ HOUSE: Final = 256
 TIMES: Final = 10
 CALLERS: Final = (32, 64, 96, 128, 192)
 CALLERS_SHORT: Final = (96,)
+ROUNDS: Final = 4
 SETTLE_S: Final = 1.0
 """Of each step of the search for the peak."""
 FILL_S: Final = 4.0
@@ -49,28 +50,58 @@ TOO_MANY: Final = 2.5
 LARGE_CALLERS: Final = 6
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass
 class Drilled:
-    """What a server did at its best and under overload."""
+    """What a server did at its best and under overload, in turns: slow changes of the machine favour neither."""
 
-    peak: float
     callers: int
-    load: Load
-    ready: Probes
-    metrics: Probes
-    front_cpu_s: float
-    after: float
-    """Whole answers a second afterwards, with as many callers as at the peak."""
+    """With whom it is at its best."""
+    at_best: list[Load] = field(default_factory=list)
+    offered: list[Load] = field(default_factory=list)
+    """Ten times as much, from the beginning."""
+    flooded: list[Load] = field(default_factory=list)
+    """The same once the house was full."""
+    ready: list[Probes] = field(default_factory=list)
+    metrics: list[Probes] = field(default_factory=list)
+    front_cpu_s: float = 0.0
 
     @property
-    def kept(self) -> float:
-        """The part of the peak that is left."""
-        return self.load.goodput / self.peak
+    def peak(self) -> float:
+        """Whole answers a second at its best."""
+        return _a_second(self.at_best, lambda one: one.whole)
 
     @property
-    def refused_s(self) -> list[float]:
-        """How long refusals took."""
-        return [one.refused_s for one in self.load.with_status(503)]
+    def goodput(self) -> float:
+        """Whole answers a second under overload."""
+        return _a_second(self.flooded, lambda one: one.whole)
+
+    @property
+    def sent(self) -> float:
+        """Requests a second that did go out."""
+        return _a_second(self.offered, lambda one: bool(one.sent or one.answered))
+
+    @property
+    def refused(self) -> list[Asked]:
+        """Those that were told to try again later."""
+        return [one for load in self.flooded for one in load.asked if one.status == 503]
+
+    @property
+    def unfinished(self) -> int:
+        """Answers with status 200 that were not whole."""
+        return sum(one.status == 200 and not one.whole for load in self.flooded for one in load.asked)
+
+    @property
+    def faults(self) -> list[Asked]:
+        """What is neither an answer nor a refusal."""
+        return [one for load in self.flooded for one in load.asked if one.status not in {200, 503}]
+
+    def cores(self, cpu_s: float) -> float:
+        """CPU seconds under overload as a number of cores."""
+        return cpu_s / sum(load.seconds for load in self.offered)
+
+
+def _a_second(loads: Sequence[Load], counts: Callable[[Asked], bool]) -> float:
+    return sum(counts(one) for load in loads for one in load.asked) / sum(load.seconds for load in loads)
 
 
 def overload(plan: Plan) -> Iterator[Figure]:
@@ -86,28 +117,25 @@ def overload(plan: Plan) -> Iterator[Figure]:
 
 
 def _figures(drilled: Drilled, *, alive: bool) -> Iterator[Figure]:
-    load = drilled.load
-    refused = load.with_status(503)
-    answers = load.with_status(200)
     yield told("overload/peak", drilled.peak, "/s")
     yield told("overload/peak-callers", drilled.callers)
-    yield told("overload/offered", _offered(load) / drilled.peak, "x peak")
-    yield told("overload/goodput", load.goodput, "/s")
-    yield at_least("overload/goodput-kept", drilled.kept, 0.9)
-    yield told("overload/goodput-after", drilled.after, "/s")
-    yield told("overload/refused", len(refused) / load.seconds, "/s")
-    yield told("overload/refused-p50", 1e3 * percentile(drilled.refused_s, 0.5), "ms")
-    yield at_most("overload/refused-p99", 1e3 * percentile(drilled.refused_s, 0.99), 100, "ms")
-    yield exactly("overload/other-errors", len(_faults(load)), 0)
-    yield exactly("overload/unfinished-answers", sum(not one.whole for one in answers), 0)
-    yield exactly("overload/refusals-without-advice", sum(not one.advised for one in refused), 0)
-    yield at_most("overload/metrics-p99", 1e3 * percentile(drilled.metrics.seconds, 0.99), 50, "ms")
-    yield exactly("overload/metrics-failed", drilled.metrics.wrong, 0)
-    yield told("overload/ready-p99", 1e3 * percentile(drilled.ready.seconds, 0.99), "ms")
-    yield exactly("overload/not-ready", drilled.ready.wrong, 0)
+    yield told("overload/offered", drilled.sent / drilled.peak, "x peak")
+    yield told("overload/goodput", drilled.goodput, "/s")
+    yield at_least("overload/goodput-kept", drilled.goodput / drilled.peak, 0.9)
+    yield told("overload/refused", _a_second(drilled.flooded, lambda one: one.status == 503), "/s")
+    yield told("overload/refused-p50", _refused_ms(drilled, 0.5), "ms")
+    yield at_most("overload/refused-p99", _refused_ms(drilled, 0.99), 100, "ms")
+    yield exactly("overload/other-errors", len(drilled.faults), 0)
+    yield exactly("overload/unfinished-answers", drilled.unfinished, 0)
+    yield exactly("overload/refusals-without-advice", sum(not one.advised for one in drilled.refused), 0)
+    yield told("overload/metrics-p50", _probe_ms(drilled.metrics, 0.5), "ms")
+    yield at_most("overload/metrics-p99", _probe_ms(drilled.metrics, 0.99), 50, "ms")
+    yield exactly("overload/metrics-failed", sum(one.wrong for one in drilled.metrics), 0)
+    yield told("overload/ready-p99", _probe_ms(drilled.ready, 0.99), "ms")
+    yield exactly("overload/not-ready", sum(one.wrong for one in drilled.ready), 0)
     yield exactly("overload/engine-alive", alive, 1)
-    yield told("overload/front-end-cores", drilled.front_cpu_s / load.seconds)
-    yield told("overload/client-cores", load.client_cpu_s / load.seconds)
+    yield told("overload/front-end-cores", drilled.cores(drilled.front_cpu_s))
+    yield told("overload/client-cores", drilled.cores(sum(load.client_cpu_s for load in drilled.offered)))
 
 
 def _peer(templates: Sequence[Template], plan: Plan) -> Iterator[Figure]:
@@ -116,41 +144,58 @@ def _peer(templates: Sequence[Template], plan: Plan) -> Iterator[Figure]:
     peer = vllm(engine).with_flags("--max-num-queued-reqs", str(HOUSE))
     with running(peer, END_WITHIN_S) as server:
         drilled = drill(server.address, "/health", server.process.pid, templates, plan)
-    load = drilled.load
-    refused = load.with_status(503)
     yield told("overload/vllm-peak", drilled.peak, "/s")
-    yield told("overload/vllm-offered", _offered(load) / drilled.peak, "x peak")
-    yield told("overload/vllm-goodput", load.goodput, "/s")
-    yield told("overload/vllm-goodput-kept", drilled.kept)
-    yield told("overload/vllm-refused", len(refused) / load.seconds, "/s")
-    yield told("overload/vllm-refused-p50", 1e3 * percentile(drilled.refused_s, 0.5), "ms")
-    yield told("overload/vllm-refused-p99", 1e3 * percentile(drilled.refused_s, 0.99), "ms")
-    yield told("overload/vllm-other-errors", len(_faults(load)))
-    yield told("overload/vllm-refusals-without-advice", sum(not one.advised for one in refused))
-    yield told("overload/vllm-metrics-p99", 1e3 * percentile(drilled.metrics.seconds, 0.99), "ms")
-    yield told("overload/vllm-ready-p99", 1e3 * percentile(drilled.ready.seconds, 0.99), "ms")
+    yield told("overload/vllm-offered", drilled.sent / drilled.peak, "x peak")
+    yield told("overload/vllm-goodput", drilled.goodput, "/s")
+    yield told("overload/vllm-goodput-kept", drilled.goodput / drilled.peak)
+    yield told("overload/vllm-refused", _a_second(drilled.flooded, lambda one: one.status == 503), "/s")
+    yield told("overload/vllm-refused-p50", _refused_ms(drilled, 0.5), "ms")
+    yield told("overload/vllm-refused-p99", _refused_ms(drilled, 0.99), "ms")
+    yield told("overload/vllm-other-errors", len(drilled.faults))
+    yield told("overload/vllm-refusals-without-advice", sum(not one.advised for one in drilled.refused))
+    yield told("overload/vllm-metrics-p99", _probe_ms(drilled.metrics, 0.99), "ms")
+    yield told("overload/vllm-ready-p99", _probe_ms(drilled.ready, 0.99), "ms")
+
+
+def _refused_ms(drilled: Drilled, share: float) -> float:
+    return 1e3 * percentile([one.refused_s for one in drilled.refused], share)
+
+
+def _probe_ms(probes: Sequence[Probes], share: float) -> float:
+    return 1e3 * percentile([seconds for one in probes for seconds in one.seconds], share)
 
 
 def drill(address: str, ready_path: str, root: int, templates: Sequence[Template], plan: Plan) -> Drilled:
-    """Find a server's peak and overload it; `root` is its first process."""
+    """Find a server's peak and overload it, in turns; `root` is its first process."""
     numbers = itertools.count()
     run(keep_asking(address, templates, 8, 3.0, numbers))
     callers, peak = find_peak(address, templates, plan, numbers)
-    seconds = FILL_S + plan.size(120, 10)
+    drilled = Drilled(callers)
+    seconds = FILL_S + plan.size(30, 5)
 
-    async def work() -> tuple[Load, Probes, Probes]:
+    async def flood() -> tuple[Load, Probes, Probes]:
         return await asyncio.gather(
             offer(address, templates, TIMES * peak, seconds, numbers),
             probe(address, ready_path, seconds),
             probe(address, "/metrics", seconds),
         )
 
-    before = cpu_seconds(root)
-    load, ready, metrics = run(work())
-    front = cpu_seconds(root) - before
-    time.sleep(1)  # those who were cut off have been cleared away
-    after = run(keep_asking(address, templates, callers, _step_s(plan), numbers)).within(SETTLE_S)
-    return Drilled(peak, callers, load.within(FILL_S), ready, metrics, front, after.goodput)
+    def at_best() -> None:
+        time.sleep(1)  # those who were cut off have been cleared away
+        asked = run(keep_asking(address, templates, callers, _step_s(plan), numbers))
+        drilled.at_best.append(asked.within(SETTLE_S))
+
+    for _ in range(plan.size(ROUNDS, 1)):
+        at_best()
+        before = cpu_seconds(root)
+        load, ready, metrics = run(flood())
+        drilled.front_cpu_s += cpu_seconds(root) - before
+        drilled.offered.append(load)
+        drilled.flooded.append(load.within(FILL_S))
+        drilled.ready.append(ready)
+        drilled.metrics.append(metrics)
+    at_best()
+    return drilled
 
 
 def find_peak(address: str, templates: Sequence[Template], plan: Plan, numbers: Iterator[int]) -> tuple[int, float]:
@@ -164,17 +209,6 @@ def find_peak(address: str, templates: Sequence[Template], plan: Plan, numbers: 
 
 def _step_s(plan: Plan) -> float:
     return SETTLE_S + plan.size(8, 4)
-
-
-def _offered(load: Load) -> float:
-    """Requests a second whose fate is known; those that were still under way at the end are not counted."""
-    return len(load.asked) / load.seconds
-
-
-def _faults(load: Load) -> list[str]:
-    """What is neither an answer nor a refusal."""
-    others = (one for one in load.asked if one.status not in {200, 503})
-    return [f"{one.kind}: {one.status} {one.body[:200]!r}" for one in others]
 
 
 def flags(model: Path, context: int) -> tuple[str, ...]:
@@ -207,7 +241,7 @@ def adaptive(plan: Plan) -> Iterator[Figure]:
     yield told("adaptive/ttft-p50", percentile(first, 0.5), "s")
     yield at_most("adaptive/ttft-p90", percentile(first, 0.9), 1.2 * TARGET_S, "s")
     yield told("adaptive/goodput-kept", load.goodput / rate)
-    yield exactly("adaptive/other-errors", len(_faults(load)), 0)
+    yield exactly("adaptive/other-errors", sum(one.status not in {200, 503} for one in load.asked), 0)
 
 
 @contextlib.contextmanager

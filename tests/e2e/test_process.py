@@ -61,7 +61,7 @@ def test_a_signal_while_loading_ends_everything(model: str, sign: signal.Signals
 
 
 def test_the_death_of_the_engine_is_told_and_ends_the_server(model: str) -> None:
-    with launch("--model", model) as server:
+    with launch("--model", model, "--engine-restarts", "0") as server:
         server.await_ready()
         client = Client(server)
         whole: list[httpx.Response] = []

@@ -75,7 +75,7 @@ def test_with_nobody_to_end_nothing_is_waited_for() -> None:
 OUTPUT = """
 import os, subprocess, sys
 from pathlib import Path
-from server.engine.processes import redirect_output
+from server.engine.output import redirect_output
 terminal = redirect_output(Path(sys.argv[1]))
 print("from Python", flush=True)
 os.write(2, b"from C\\n")
