@@ -214,8 +214,7 @@ async def test_the_end_of_the_server_waits_for_no_client_that_does_not_read(monk
         stream.client.reads.clear()
         await asyncio.sleep(0.01)
         answering.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await asyncio.wait_for(answering, 5)
+        await asyncio.wait_for(answering, 5)
 
 
 @pytest.mark.parametrize("frames", [0, 1, 2])
