@@ -180,7 +180,7 @@ async def asked(scratch: Path) -> dict[str, Any]:
     """The demo model's answers to questions about clips, beside the right ones."""
     family = load_family(FOLDER)
     setup = set_up_engine(Settings(), FOLDER, family, CPU, scratch / "engine.log")
-    engine = setup.engine
+    engine = setup.make()
     await engine.start(lambda phase, detail: None)
 
     async def ask(pictures: Sequence[Picture], question: str, *, streamed: bool = True) -> tuple[str, Usage, int]:
