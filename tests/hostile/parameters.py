@@ -151,6 +151,9 @@ CASES: Final[dict[str, Case]] = {
         "invalid_value",
         "messages[0].content[0].image_url.detail",
     ),
-    "a cache salt of somebody else": answered(said("Hello", cache_salt="../" * 1000, user="root", priority=-(1 << 70))),
+    "a cache salt of somebody else": answered(said("Hello", cache_salt="../" * 1000, user="root", priority=-(1 << 31))),
+    "a priority before all others": refused(said("Hello", priority=-(1 << 70)), "invalid_value", "priority"),
+    "a deadline that has always been over": refused(said("Hello", timeout=-1), "invalid_value", "timeout"),
+    "a deadline that is never over": answered(said("Hello", timeout=1e300)),
     "a request id of somebody else": answered(said("Hello", request_id="\r\nx: y", kv_transfer_params={"a": 1})),
 }
