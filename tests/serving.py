@@ -117,7 +117,7 @@ class Server:
     def require_gone(self, family: Sequence[psutil.Process], deadline_s: float = GONE_DEADLINE_S) -> None:
         """Raise ServingError unless all of these processes end in time."""
         end = time.monotonic() + deadline_s
-        while left := [process for process in {*family, *self.family()} if _runs(process)]:
+        while left := [process for process in {*family, *self.family()} if runs(process)]:
             if time.monotonic() > end:
                 names = [f"{process.pid} {' '.join(_command(process))[:80]}" for process in left]
                 raise self.error(f"left processes behind: {names}")
@@ -155,7 +155,7 @@ def launch(*flags: str, model: str = "ain-demo", cwd: Path | None = None) -> Ite
             process = subprocess.Popen(
                 command,
                 cwd=cwd,
-                env=_environment(),
+                env=environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -179,7 +179,7 @@ def serve(*flags: str, model: str = "ain-demo", cwd: Path | None = None) -> Iter
             raise server.error(f"ended with status {status} after SIGINT")
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """This process' environment without settings of a server, so that flags alone decide."""
     return {name: value for name, value in os.environ.items() if not name.startswith("AIN_")}
 
@@ -190,7 +190,7 @@ def _command(process: psutil.Process) -> list[str]:
     return []
 
 
-def _runs(process: psutil.Process) -> bool:
+def runs(process: psutil.Process) -> bool:
     """Whether it still does anything; one that only waits for its parent to collect it does not."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE

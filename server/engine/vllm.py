@@ -157,8 +157,7 @@ class VllmEngine:
             enable_envs_cache()  # vLLM looks its variables up for every token; its own processes cache them, too
             return llm
         except Exception as error:
-            with contextlib.suppress(OSError):  # a full disk
-                traceback.print_exc()  # to the engine's log, which is where the process's stderr goes
+            traceback.print_exc()  # to the engine's log, which is where the process's stderr goes
             raise StartupError(f"The engine did not start: {first_line(error)}", _hint(error)) from error
 
     async def stop(self) -> None:

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.drills.drill import Drill, Figure, Plan
+from tests.drills.house import close_shared_house
 
 DRILLS: dict[str, str] = {
     "kill": "tests.drills.engine_faults:killed_engine",
@@ -53,6 +54,7 @@ def main() -> int:
             console.print(f"  {figure.name}: {figure.value:g} {figure.unit} {_verdict(figure)}")
         console.print(f"  {time.monotonic() - began:.0f} s")
         _write(figures)
+    close_shared_house()  # before the interpreter's end takes the folder from under its disk
     console.print(_table(figures))
     return 0 if all(figure.holds for figure in figures) else 1
 

@@ -32,7 +32,8 @@ from tests.drills.asking import (
     words,
 )
 from tests.drills.drill import Figure, Plan, at_least, at_most, exactly, percentile, told
-from tests.drills.house import DRAIN_S, MODEL, House, open_house, runs
+from tests.drills.house import DRAIN_S, MODEL, House, open_house
+from tests.serving import runs
 
 ENDLESS_TOKENS: Final = 3500
 """An answer of so many is not over before the drill is."""

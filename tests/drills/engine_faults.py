@@ -35,8 +35,8 @@ from tests.drills.asking import (
     words,
 )
 from tests.drills.drill import Figure, Plan, at_least, at_most, exactly, told
-from tests.drills.house import POISON_SEED, House, open_house, runs
-from tests.serving import Server
+from tests.drills.house import POISON_SEED, House, open_house
+from tests.serving import Server, runs
 
 WITHIN_S: Final = 120.0
 """Every client has its answer by then, or hangs."""

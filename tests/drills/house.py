@@ -21,12 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import psutil
-
 from clients.bench.peers import free_port
 from tests.drills.asking import Crowd, Probe
 from tests.drills.drill import Plan
-from tests.serving import Server
+from tests.serving import Server, environment
 
 MODEL: Final = "ain-demo"
 STALLED_S: Final = 5.0
@@ -59,14 +57,6 @@ class House:
     def descriptors(self) -> int:
         """How many files and sockets the server's process has open."""
         return len(os.listdir(f"/proc/{self.server.process.pid}/fd"))
-
-
-def runs(process: psutil.Process) -> bool:
-    """Whether a process is there; one that only waits for its parent to collect it is not."""
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 @contextlib.contextmanager
@@ -120,7 +110,7 @@ def _launched(folder: Path, *flags: str, model: str) -> Iterator[Server]:
     with log.open("ab") as output:
         process = subprocess.Popen(
             command,
-            env={name: value for name, value in os.environ.items() if not name.startswith("AIN_")},
+            env=environment(),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
