@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
 
 import anyio.to_thread
+import psutil
 
 from server.core import Reading
 from server.media.channel import READY, Channel, ChannelClosed
@@ -26,6 +27,10 @@ RETRY_AFTER_S = (0.1, 0.5, 2.0, 10.0)
 """Waits between tries to start a worker; the last one repeats."""
 UP_WITHIN_S = 60.0
 """For a worker to say that it is ready, from when the fork server has forked it."""
+CLOCK_FACTOR = 3.0
+"""How much longer than its CPU time a job may take by the clock: a crowded machine is not the fault of the file."""
+LEAST_WAIT_S = 0.05
+"""Between two looks at what a worker has used."""
 _starting = threading.Lock()
 """multiprocessing's fork server is spoken to by one thread at a time."""
 
@@ -35,7 +40,7 @@ class WorkerDied(Exception):
 
 
 class WorkerOverran(Exception):
-    """The job took longer than it may, and its worker was ended."""
+    """The job took more time than it may, and its worker was ended."""
 
 
 @dataclass(slots=True)
@@ -51,13 +56,32 @@ class Answer:
             os.close(self.attached.pop())
 
 
+@dataclass(frozen=True, slots=True)
+class _Due:
+    """When a job has taken too long."""
+
+    cpu: float
+    """Seconds of CPU time in the worker's life."""
+    clock: float
+    """Seconds of the event loop's clock."""
+
+
 @dataclass(slots=True, eq=False)
 class _Worker:
     """A worker that is up, seen from the server. `answer` is pending while it is at work."""
 
     process: ForkServerProcess
     channel: Channel
+    usage: psutil.Process
     answer: asyncio.Future[Answer] | None = None
+
+    def cpu_seconds(self) -> float:
+        """CPU time that it has used in its life; 0 where it is no more."""
+        try:
+            spent = self.usage.cpu_times()
+        except psutil.NoSuchProcess:
+            return 0.0
+        return float(spent.user + spent.system)
 
     def end(self) -> None:
         """End the process and forget it. Safe to call twice."""
@@ -72,7 +96,8 @@ class WorkerPool:
     """Runs jobs: tenants take turns, and a tenant's own jobs are done in their order.
 
     Belongs to one event loop; start it, and close it with `aclose`. A worker runs `main(channel, *arguments)`: it says
-    READY, and answers each message with one. `seconds` is how long a job may take.
+    READY, and answers each message with one. `seconds` is the CPU time that a job may take; by the clock it may take
+    CLOCK_FACTOR times as long.
     """
 
     def __init__(self, main: Callable[..., None], *arguments: object, size: int, seconds: float) -> None:
@@ -172,8 +197,8 @@ class WorkerPool:
     def _expect(self, one: _Worker) -> asyncio.Future[Answer]:
         loop = asyncio.get_running_loop()
         one.answer = answer = loop.create_future()
-        timer = loop.call_later(self.seconds, self._overrun, one)
-        answer.add_done_callback(lambda _: timer.cancel())
+        due = _Due(one.cpu_seconds() + self.seconds, loop.time() + CLOCK_FACTOR * self.seconds)
+        self._look_again(one, answer, due, self.seconds)
         self._jobs += 1
         self._working += 1
         return answer
@@ -195,6 +220,20 @@ class WorkerPool:
         self._working -= 1
         pending.set_result(answer)
         self._free(one)
+
+    def _look_again(self, one: _Worker, answer: asyncio.Future[Answer], due: _Due, after_s: float) -> None:
+        timer = asyncio.get_running_loop().call_later(after_s, self._look, one, answer, due)
+        answer.add_done_callback(lambda _: timer.cancel())
+
+    def _look(self, one: _Worker, answer: asyncio.Future[Answer], due: _Due) -> None:
+        """End a worker that has used up its CPU time or its time by the clock; else look again when it may have."""
+        if answer.done():
+            return
+        left = min(due.cpu - one.cpu_seconds(), due.clock - asyncio.get_running_loop().time())
+        if left > 0:
+            self._look_again(one, answer, due, max(left, LEAST_WAIT_S))
+        else:
+            self._overrun(one)
 
     def _overrun(self, one: _Worker) -> None:
         log.warning("a decode worker took more than %g s for a job and was ended", self.seconds)
@@ -247,11 +286,12 @@ class WorkerPool:
             finally:
                 theirs.close()  # else its end would not be seen when the worker has gone
             await anyio.to_thread.run_sync(_await_ready, ours, abandon_on_cancel=True)
+            usage = psutil.Process(process.pid)
         except BaseException:
             ours.close()
             raise
         ours.socket.setblocking(False)
-        return _Worker(process, ours)
+        return _Worker(process, ours, usage)
 
 
 def _fork(main: Callable[..., None], arguments: tuple[object, ...]) -> ForkServerProcess:

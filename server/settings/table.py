@@ -509,7 +509,8 @@ class Settings(BaseSettings):
     decode_timeout_s: float = _setting(
         "Decoding",
         20.0,
-        "How long decoding one picture, clip or document may take; its process is then ended.",
+        "CPU time that decoding one picture, clip or document may take, or a third of the time by the clock; its "
+        "process is then ended.",
         gt=0,
         le=3600,
     )

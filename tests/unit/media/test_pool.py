@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from server.media.channel import memory_with, sealed_array
-from server.media.pool import Answer, WorkerDied, WorkerOverran, WorkerPool
+from server.media.pool import CLOCK_FACTOR, Answer, WorkerDied, WorkerOverran, WorkerPool
 from tests.unit.media import workers
 
 
@@ -140,6 +140,20 @@ async def test_a_worker_that_hangs_is_ended_and_replaced() -> None:
         await until(lambda: not is_running(first))
         assert int(await say(made, "pid")) != first
         assert reading(made, "ain_media_workers_lost", "overran") == 1
+
+
+async def test_a_worker_is_ended_for_its_cpu_time_before_its_time_by_the_clock() -> None:
+    async with pool(seconds=1) as made:
+        async with asyncio.timeout(CLOCK_FACTOR):
+            with pytest.raises(WorkerOverran):
+                await say(made, "burn")
+        assert reading(made, "ain_media_workers_lost", "overran") == 1
+
+
+async def test_a_job_on_a_crowded_machine_may_take_longer_than_its_cpu_time() -> None:
+    async with pool(seconds=0.4) as made:
+        assert await say(made, "slow 0.8") == "done"
+        assert reading(made, "ain_media_workers_lost", "overran") == 0
 
 
 async def test_a_stopped_worker_is_ended_too() -> None:

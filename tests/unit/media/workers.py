@@ -12,7 +12,7 @@ from server.media.channel import READY, Channel, ChannelClosed, Growing, view_of
 
 
 def obedient(channel: Channel) -> None:
-    """Does what the message says: echo, pid, hang, die, kill, slow."""
+    """Does what the message says: echo, pid, hang, burn, die, kill, slow."""
     channel.send(READY)
     while True:
         try:
@@ -33,6 +33,9 @@ def obedient(channel: Channel) -> None:
             channel.send(b"done")
         elif command == "hang":
             time.sleep(3600)
+        elif command == "burn":
+            while True:
+                pass
         elif command == "die":
             os._exit(3)
         elif command == "kill":
