@@ -12,10 +12,14 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import time
+from functools import partial
 
 BEHIND_THE_SERVER = 5
 """Niceness of the engine and of decode workers where they share the cores with the server, which needs little, but at
 once: to refuse what is too much and to pass on what is done."""
+NAP_S = 1e-4
+"""Of a process that waits for another; a step of the smallest model takes some milliseconds."""
 PR_SET_PDEATHSIG = 1
 """prctl(2): the signal that this process gets when its parent dies."""
 
@@ -52,6 +56,16 @@ def start_processes_by(method: str) -> None:
     vllm.envs.environment_variables["VLLM_WORKER_MULTIPROC_METHOD"] = lambda: method
 
 
+def wait_asleep() -> None:
+    """Let the engine's processes sleep for a moment where vLLM lets them spin, each on a core, for the other's word.
+
+    On a GPU's host there are cores to spare. Here they are taken from the model, the decode workers and the server.
+    """
+    from vllm.distributed.device_communicators import shm_broadcast
+
+    shm_broadcast.sched_yield = partial(time.sleep, NAP_S)
+
+
 def preload() -> None:
     """Import what the engine processes need, once."""
     start_processes_by("fork")
@@ -62,4 +76,5 @@ def preload() -> None:
 
     if os.environ.get("VLLM_TARGET_DEVICE") == "cpu":
         os.nice(BEHIND_THE_SERVER)
+        wait_asleep()
         import vllm.v1.worker.cpu_worker  # noqa: F401

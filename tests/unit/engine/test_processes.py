@@ -117,6 +117,37 @@ def test_no_engine_process_outlives_a_server_that_is_killed() -> None:
     assert eventually(lambda: not psutil.pid_exists(child) or is_zombie(child))
 
 
+WAITING = """
+import os, time
+from server.engine import zygote
+from vllm.distributed.device_communicators.shm_broadcast import MessageQueue
+
+zygote.wait_asleep()
+writer = MessageQueue(1, 1)
+handle = writer.export_handle()
+if not os.fork():
+    reader = MessageQueue.create_from_handle(handle, 0)
+    reader.wait_until_ready()
+    reader.dequeue()
+    before = time.process_time()
+    word = reader.dequeue()
+    print(word, time.process_time() - before, flush=True)
+    os._exit(0)
+writer.wait_until_ready()
+writer.enqueue("first")
+time.sleep(0.9)
+writer.enqueue("second")
+os.wait()
+"""
+
+
+def test_engine_processes_that_wait_for_each_other_take_no_core() -> None:
+    """vLLM's own would spin on one for a second after each message."""
+    word, seconds = run(WAITING).stdout.split()
+    assert word == "second"
+    assert float(seconds) < 0.45
+
+
 # ---- What processes do, and their end
 
 IDLE = "import time; print('up', flush=True); time.sleep(60)"
