@@ -1,7 +1,7 @@
 """Ten times as many requests as the server can answer: it answers as many as before, and refuses the others at once.
 
-`overload` finds the most whole answers a second that the server gives, to as many callers as suit it best, and then
-offers ten times that rate, whatever becomes of it. `adaptive` offers more large pictures than the engine can read to a
+`overload` finds to how many callers the server gives most whole answers a second, and then offers ten times what they
+get, whatever becomes of it. `adaptive` offers more large pictures than the engine can read to a
 server that was told which time to first token is wanted.
 """
 
@@ -169,20 +169,19 @@ def drill(address: str, ready_path: str, root: int, templates: Sequence[Template
     """Find a server's peak and overload it, in turns; `root` is its first process."""
     numbers = itertools.count()
     run(keep_asking(address, templates, 8, 3.0, numbers))
-    callers, peak = find_peak(address, templates, plan, numbers)
-    drilled = Drilled(callers)
+    drilled = Drilled(find_peak(address, templates, plan, numbers))
     seconds = FILL_S + plan.size(30, 5)
 
     async def flood() -> tuple[Load, Probes, Probes]:
         return await asyncio.gather(
-            offer(address, templates, TIMES * peak, seconds, numbers),
+            offer(address, templates, TIMES * drilled.peak, seconds, numbers),
             probe(address, ready_path, seconds),
             probe(address, "/metrics", seconds),
         )
 
     def at_best() -> None:
         time.sleep(1)  # those who were cut off have been cleared away
-        asked = run(keep_asking(address, templates, callers, _step_s(plan), numbers))
+        asked = run(keep_asking(address, templates, drilled.callers, _step_s(plan), numbers))
         drilled.at_best.append(asked.within(SETTLE_S))
 
     for _ in range(plan.size(ROUNDS, 1)):
@@ -198,13 +197,12 @@ def drill(address: str, ready_path: str, root: int, templates: Sequence[Template
     return drilled
 
 
-def find_peak(address: str, templates: Sequence[Template], plan: Plan, numbers: Iterator[int]) -> tuple[int, float]:
-    """The number of callers with whom the server gives most whole answers a second, and how many that are."""
+def find_peak(address: str, templates: Sequence[Template], plan: Plan, numbers: Iterator[int]) -> int:
+    """The number of callers with whom the server gives most whole answers a second."""
     found: dict[int, float] = {}
     for callers in CALLERS_SHORT if plan.short else CALLERS:
         found[callers] = run(keep_asking(address, templates, callers, _step_s(plan), numbers)).within(SETTLE_S).goodput
-    best = max(found, key=lambda callers: found[callers])
-    return best, found[best]
+    return max(found, key=lambda callers: found[callers])
 
 
 def _step_s(plan: Plan) -> float:
