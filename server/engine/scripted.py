@@ -117,22 +117,22 @@ class ScriptedEngine:
         killed = self._killed
         await _pause(script.first_delay, killed)
         for position in range(limit):
-            await self._misbehave(position, killed)
+            await self._misbehave(script, position, killed)
             for index in range(sampling.n):
                 yield TextDelta(index, words[position])
             await _pause(script.delay, killed)
-        await self._misbehave(limit, killed)
+        await self._misbehave(script, limit, killed)
         for index in range(sampling.n):
             yield Finished(index, reason)
         yield Usage(prompt_tokens=len(request.prompt.token_ids), completion_tokens=limit * sampling.n)
 
-    async def _misbehave(self, position: int, killed: asyncio.Event) -> None:
-        if self.script.fail_after == position and self.deaths != self.script.failures and not killed.is_set():
+    async def _misbehave(self, script: Script, position: int, killed: asyncio.Event) -> None:
+        if script.fail_after == position and self.deaths != script.failures and not killed.is_set():
             self.deaths += 1
             self.die()
         if killed.is_set():
             raise EngineDied("The engine died; the request can be sent again.")
-        if self.script.stall_after == position:
+        if script.stall_after == position:
             await killed.wait()
             raise EngineDied("The engine was killed; the request can be sent again.")
 
