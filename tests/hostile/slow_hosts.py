@@ -89,7 +89,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--requests", type=int, default=200, help="texts in each half of a round")
     wanted = parser.parse_args(argv)
     # One caller may have half of all fetches: here so many that none of the hosts has to wait for another.
-    flags = ("--fetch-timeout-s", f"{FETCH_TIMEOUT_S:g}", "--fetch-concurrency", str(2 * wanted.hosts))
+    room = ("--fetch-concurrency", "--max-running", "--max-requests")
+    flags = (
+        "--fetch-timeout-s",
+        f"{FETCH_TIMEOUT_S:g}",
+        *(word for name in room for word in (name, str(2 * wanted.hosts))),
+    )
     alone: list[list[float]] = []
     beside: list[list[float]] = []
     with (
