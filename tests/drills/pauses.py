@@ -1,7 +1,8 @@
 """When the whole machine stood still: what no server on it is to be blamed for.
 
 A virtual machine is now and then not run at all for a tenth of a second. A process before all others in priority, which
-does nothing but look at the clock, sees these pauses and hardly anything that processes do to each other.
+does nothing but look at the clock, sees these pauses. Where the kernel groups processes by session (autogroup), that
+priority holds within the drill's own session only, and the watcher may take a part of the load for a pause.
 """
 
 from __future__ import annotations
