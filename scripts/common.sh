@@ -11,6 +11,9 @@ die() {
     exit 1
 }
 
+# shellcheck source=system.sh
+source scripts/system.sh
+
 # Prints a Python that the engines run on; $PYTHON names the only candidate.
 find_python() {
     local python
@@ -38,7 +41,7 @@ make_venv() {
     local python
     python=$(find_python)
     say "making $VENV with $("$python" --version)"
-    "$python" -m venv --clear "$VENV" ||
+    make_environment "$python" ||
         die "$python makes no environments; on Debian and Ubuntu: sudo apt-get install -y python3-venv"
     "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check -r requirements/bootstrap.txt
 }

