@@ -1,10 +1,16 @@
 """What all tests share."""
 
+from __future__ import annotations
+
+import inspect
 import multiprocessing
+from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
 
 from server.media.pool import DECODERS
+from tests.leaks import all_given_back, keep_what_stays, with_tasks_given_back
 
 # As the server itself does at its start: the fork server imports torch once, and decode workers are there at once.
 multiprocessing.set_forkserver_preload([DECODERS])
@@ -13,3 +19,58 @@ multiprocessing.set_forkserver_preload([DECODERS])
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+# ---- In which order
+
+STAGES = ("contracts", "unit", "api", "fuzz", "hostile", "e2e", "drills")
+"""The folders of tests, cheap ones first: who breaks something is told so soon."""
+SHUFFLED = {"contracts", "unit", "api", "fuzz"}
+"""In these pytest-randomly's order holds, another one each time; its seed is at the top of the output. In the others
+tests share a real server, and each would start one if they were mixed; in `hostile` the last looks back at all."""
+
+
+def stage_of(item: pytest.Item) -> str:
+    return item.path.relative_to(Path(__file__).parent).parts[0]
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
+    written = {item: number for number, item in enumerate(items)}
+    yield
+    shuffled = {item: number for number, item in enumerate(items)}
+
+    def place(item: pytest.Item) -> tuple[int, int]:
+        stage = stage_of(item)
+        return STAGES.index(stage), (shuffled if stage in SHUFFLED else written)[item]
+
+    items.sort(key=place)
+
+
+# ---- Every test gives back what it takes
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _the_run_gives_back() -> Iterator[None]:
+    keep_what_stays()
+    with all_given_back("this run of tests"):
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _a_module_gives_back(request: pytest.FixtureRequest, _the_run_gives_back: None) -> Iterator[None]:
+    with all_given_back(request.node.nodeid):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _a_test_gives_back(request: pytest.FixtureRequest, _a_module_gives_back: None) -> Iterator[None]:
+    with all_given_back(request.node.nodeid):
+        yield
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+    if inspect.iscoroutinefunction(pyfuncitem.obj):
+        pyfuncitem.obj = with_tasks_given_back(pyfuncitem.obj, pyfuncitem.nodeid)
+    return (yield)

@@ -55,6 +55,10 @@ class ByteCache(Generic[Key, Value]):
         """Forget a value."""
         self._entries.pop(key, None)
 
+    def clear(self) -> None:
+        """Forget all of them."""
+        self._entries.clear()
+
 
 class Together(Generic[Key, Value]):
     """Work under way, by key: who asks for the same at the same time waits for the same.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import multiprocessing
 import os
@@ -11,6 +10,7 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
 
 import anyio.to_thread
@@ -31,6 +31,8 @@ CLOCK_FACTOR = 3.0
 """How much longer than its CPU time a job may take by the clock: a crowded machine is not the fault of the file."""
 LEAST_WAIT_S = 0.05
 """Between two looks at what a worker has used."""
+GONE_WITHIN_S = 5.0
+"""For the kernel to end a worker that was killed."""
 _starting = threading.Lock()
 """multiprocessing's fork server is spoken to by one thread at a time."""
 
@@ -83,14 +85,6 @@ class _Worker:
             return 0.0
         return float(spent.user + spent.system)
 
-    def end(self) -> None:
-        """End the process and forget it. Safe to call twice."""
-        with contextlib.suppress(ValueError):
-            asyncio.get_running_loop().remove_reader(self.channel.fileno())
-        self.channel.close()
-        with contextlib.suppress(ValueError, AttributeError):
-            self.process.kill()
-
 
 class WorkerPool:
     """Runs jobs: tenants take turns, and a tenant's own jobs are done in their order.
@@ -110,6 +104,7 @@ class WorkerPool:
         """Who waits for a worker, by tenant; the tenant whose turn it is comes first."""
         self._workers: set[_Worker] = set()
         self._hiring: set[asyncio.Task[None]] = set()
+        self._burying: set[asyncio.Task[None]] = set()
         self._jobs = self._died = self._overran = self._waiting = self._working = 0
 
     @property
@@ -146,11 +141,13 @@ class WorkerPool:
             raise
 
     async def aclose(self) -> None:
-        """End all workers, whatever they do."""
+        """End all workers, whatever they do, and return when they have gone."""
         for task in self._hiring:
             task.cancel()
         for one in list(self._workers):
             self._lose(one, WorkerDied())
+        await asyncio.gather(*self._hiring, return_exceptions=True)
+        await asyncio.gather(*self._burying, return_exceptions=True)
 
     async def _begin(self, message: bytes, attached: Sequence[int], tenant: str) -> asyncio.Future[Answer]:
         """Give a job to the next worker that is free and alive."""
@@ -241,13 +238,13 @@ class WorkerPool:
 
     def _replace(self, one: _Worker, reason: WorkerDied | WorkerOverran) -> None:
         self._lose(one, reason)
-        task = asyncio.ensure_future(self._hire())
-        self._hiring.add(task)
-        task.add_done_callback(self._hiring.discard)
+        _keep(self._hiring, asyncio.ensure_future(self._hire()))
 
     def _lose(self, one: _Worker, reason: WorkerDied | WorkerOverran) -> None:
         self._workers.discard(one)
-        one.end()
+        asyncio.get_running_loop().remove_reader(one.channel.fileno())
+        one.channel.close()
+        self._end(one.process)
         if isinstance(reason, WorkerDied):
             self._died += 1
         else:
@@ -278,28 +275,69 @@ class WorkerPool:
             return
 
     async def _start_one(self) -> _Worker:
-        ours, theirs = Channel.pair()
+        (ours, theirs), birth = Channel.pair(), _Birth()
         try:
             try:
                 arguments = (theirs, *self._arguments)
-                process = await anyio.to_thread.run_sync(_fork, self._main, arguments, abandon_on_cancel=True)
+                process = await anyio.to_thread.run_sync(birth.fork, self._main, arguments, abandon_on_cancel=True)
             finally:
                 theirs.close()  # else its end would not be seen when the worker has gone
             await anyio.to_thread.run_sync(_await_ready, ours, abandon_on_cancel=True)
             usage = psutil.Process(process.pid)
         except BaseException:
             ours.close()
+            if (unwanted := birth.renounce()) is not None:
+                self._end(unwanted)
             raise
         ours.socket.setblocking(False)
         return _Worker(process, ours, usage)
 
+    def _end(self, process: ForkServerProcess) -> None:
+        process.kill()
+        _keep(self._burying, asyncio.ensure_future(anyio.to_thread.run_sync(_bury, process)))
 
-def _fork(main: Callable[..., None], arguments: tuple[object, ...]) -> ForkServerProcess:
-    context = multiprocessing.get_context("forkserver")
-    process = context.Process(target=main, args=arguments, name="decode-worker", daemon=True)
-    with _starting:
-        process.start()
-    return process
+
+class _Birth:
+    """A process that a thread starts, while who wants it may give it up: then the thread ends it."""
+
+    def __init__(self) -> None:
+        self._deciding = threading.Lock()
+        self._process: ForkServerProcess | None = None
+        self._unwanted = False
+
+    def fork(self, main: Callable[..., None], arguments: tuple[object, ...]) -> ForkServerProcess:
+        """Start it; takes as long as the fork server needs to import."""
+        context = multiprocessing.get_context("forkserver")
+        process = context.Process(target=main, args=arguments, name="decode-worker", daemon=True)
+        with _starting:
+            process.start()
+        with self._deciding:
+            self._process = process
+            if not self._unwanted:
+                return process
+        process.kill()
+        _bury(process)
+        return process
+
+    def renounce(self) -> ForkServerProcess | None:
+        """The process, if it has been started; else it will be ended as soon as it has."""
+        with self._deciding:
+            self._unwanted = True
+            return self._process
+
+
+def _bury(process: ForkServerProcess) -> None:
+    """Give back what is kept of a process that was killed: else its pipes stay open until another one starts."""
+    if wait([process.sentinel], GONE_WITHIN_S):
+        with _starting:
+            process.join()
+            process.close()
+
+
+def _keep(tasks: set[asyncio.Task[None]], task: asyncio.Task[None]) -> None:
+    """Hold a task until it has ended, for the loop does not."""
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
 
 
 def _await_ready(channel: Channel) -> None:

@@ -80,9 +80,10 @@ class Preparer:
         await self.pool.start()
 
     async def aclose(self) -> None:
-        """End the workers and close all connections."""
+        """End the workers, close all connections, and let go of the pictures that were kept."""
         await self.pool.aclose()
         await self.remote.aclose()
+        self.cache.clear()
 
     def readings(self) -> list[Reading]:
         """How the media room is, for /metrics."""

@@ -13,14 +13,22 @@ from tests.waiting import eventually
 
 
 @pytest.fixture(scope="session")
-def gallery() -> Iterator[Gallery]:
+def shared_gallery() -> Iterator[Gallery]:
     with Gallery().open() as gallery:
         yield gallery
 
 
+@pytest.fixture
+def gallery(shared_gallery: Gallery) -> Iterator[Gallery]:
+    """Pictures on the web; after the test nobody waits for one any more."""
+    yield shared_gallery
+    shared_gallery.let_go()
+
+
 @pytest.fixture(scope="session")
-def shared_house(gallery: Gallery) -> Iterator[House]:
-    with open_house(fetch_allowed_hosts=[gallery.address]) as house:
+def shared_house(shared_gallery: Gallery) -> Iterator[House]:
+    # What the cache keeps of large pictures takes a descriptor each, which would pass for a leak.
+    with open_house(fetch_allowed_hosts=[shared_gallery.address], media_cache_mib=1) as house:
         yield house
 
 
@@ -29,8 +37,9 @@ def house(shared_house: House) -> Iterator[House]:
     """A server that answers "Scripted answer مرحبا."; after the test nothing may be left in it."""
     shared_house.engine.script = Script()
     shared_house.engine.requests.clear()
-    yield shared_house
-    shared_house.engine.script = Script()
-    assert shared_house.services.not_ready_because() is None
-    assert shared_house.ask().status_code == 200, "the next good request must work"
-    assert eventually(lambda: shared_house.at_rest)
+    with shared_house.visited() as house:
+        yield house
+        house.engine.script = Script()
+        assert house.services.not_ready_because() is None
+        assert house.ask().status_code == 200, "the next good request must work"
+        assert eventually(lambda: house.at_rest)

@@ -9,7 +9,7 @@ import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx
@@ -62,6 +62,12 @@ class House:
         """The last prompt as the model would read it, control tokens spelt out."""
         return str(TOKENIZER.decode(self.last_request.prompt.token_ids, skip_special_tokens=False))
 
+    @contextmanager
+    def visited(self) -> Iterator[House]:
+        """The same server for one test, by a client whose connections end with it."""
+        with _client(self.port) as http:
+            yield replace(self, http=http)
+
     def post(self, body: Mapping[str, Any], **options: Any) -> httpx.Response:
         return self.http.post(CHAT, json=body, **options)
 
@@ -71,7 +77,7 @@ class House:
 
     def raw(self, head: Sequence[str], content: bytes = b"") -> socket.socket:
         """A request written by hand: the socket it went into."""
-        connection = socket.create_connection(("127.0.0.1", self.port), timeout=5)
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=60)
         lines = "".join(f"{line}\r\n" for line in (*head, "Host: localhost"))
         connection.sendall(lines.encode() + b"\r\n" + content)
         return connection
@@ -123,9 +129,9 @@ def open_house(script: Script | None = None, *, up: bool = True, **settings: Any
     thread.start()
     port = listener.getsockname()[1]
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False) as http:
+        with _client(port) as http:
             house = House(port, engine, app.state.services, http, events.failures)
-            assert eventually(lambda: server.started, 10)
+            assert eventually(lambda: server.started)
             if up:
                 assert eventually(lambda: house.services.not_ready_because() is None, 60)  # the first imports torch
                 engine.requests.clear()  # the warm-up's
@@ -135,6 +141,12 @@ def open_house(script: Script | None = None, *, up: bool = True, **settings: Any
         thread.join(10)
         listener.close()
         assert not thread.is_alive()
+        engine.requests.clear()  # and with them their pictures
+
+
+def _client(port: int) -> httpx.Client:
+    # Without certificates, which take longer to read than most tests.
+    return httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False, verify=False)  # noqa: S501
 
 
 # ---- Frames -----------------------------------------------------------------------------------------

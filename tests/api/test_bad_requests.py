@@ -332,8 +332,14 @@ def test_pictures_count_as_context(house: House) -> None:
 
 
 @pytest.fixture(scope="module")
-def strict_house() -> Iterator[House]:
+def shared_strict_house() -> Iterator[House]:
     with open_house(max_body_mib=1, body_timeout_s=0.2) as house:
+        yield house
+
+
+@pytest.fixture
+def strict_house(shared_strict_house: House) -> Iterator[House]:
+    with shared_strict_house.visited() as house:
         yield house
 
 
@@ -387,7 +393,7 @@ def test_a_body_that_does_not_come_is_not_waited_for(strict_house: House) -> Non
     assert answer.startswith(b"HTTP/1.1 408")
     assert b'"request_timeout"' in answer
     assert b'"timeout_error"' in answer
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 20
     assert strict_house.ask().status_code == 200
 
 

@@ -94,12 +94,11 @@ def test_many_at_once_leave_nothing_behind(house: House) -> None:
 
 def test_a_slow_reader_is_no_leaver(house: House) -> None:
     house.engine.script = Script(words=("x" * 1000,), repeat=2000)
-    client = house.raw_chat(body(stream=True))
-    assert eventually(lambda: house.engine.running == 1)
     received = b""
-    while not received.endswith(b"0\r\n\r\n"):
-        piece = client.recv(1 << 20)
-        assert piece
-        received += piece
-    client.close()
+    with house.raw_chat(body(stream=True)) as client:
+        assert eventually(lambda: house.engine.requests)
+        while not received.endswith(b"0\r\n\r\n"):
+            piece = client.recv(1 << 20)
+            assert piece
+            received += piece
     assert received.count(b"x" * 1000) == 2000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -23,14 +24,20 @@ def answer(connection: socket.socket) -> tuple[int, dict[str, Any]]:
 
 
 def connect(house: House) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", house.port), timeout=5)
+    return socket.create_connection(("127.0.0.1", house.port), timeout=60)
 
 
 @pytest.fixture(scope="module")
-def house() -> Any:
-    with open_house() as one:
-        yield one
-        assert one.ask().status_code == 200
+def shared_house() -> Iterator[House]:
+    with open_house() as house:
+        yield house
+
+
+@pytest.fixture
+def house(shared_house: House) -> Iterator[House]:
+    with shared_house.visited() as house:
+        yield house
+        assert house.ask().status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -213,5 +213,5 @@ def test_workers_that_are_killed_are_replaced_without_a_word(house: House) -> No
     before = set(pool.pids)
     for pid in before:
         os.kill(pid, signal.SIGKILL)
-    assert eventually(lambda: len(pool.pids) == len(before) and not before & set(pool.pids), 30)
+    assert eventually(lambda: len(pool.pids) == len(before) and not before & set(pool.pids))
     assert house.ask([image_url(plain((3, 1, 4)))]).status_code == 200

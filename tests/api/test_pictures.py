@@ -220,6 +220,7 @@ def test_the_operators_limits_of_a_picture_hold() -> None:
 def test_nothing_of_a_request_is_kept_while_its_answer_is_made(house: House, stream: bool) -> None:
     """Bodies are megabytes and answers take minutes: what was asked is dropped once the engine has it."""
     house.engine.script = Script(stall_after=1)
+    gc.collect()  # what earlier tests have left in cycles
     with house.raw_chat(body([image_url(plain(RED))], stream=stream)):
         assert eventually(lambda: house.engine.running == 1)
         kinds = (Conversation, ChatCompletionRequest, PictureSource)

@@ -99,7 +99,7 @@ def test_a_reader_that_reads_nothing_is_cut_off_and_its_place_is_free() -> None:
         house.engine.script = LARGE
         with narrow_line(house, stream=True) as client:
             assert eventually(lambda: house.engine.running == 1)
-            assert eventually(lambda: house.at_rest, 15)
+            assert eventually(lambda: house.at_rest)
             assert reading(house, "ain_connections_stalled_total") == before + 1
             assert len(read_all(client)) < 20_000_000
         house.engine.script = Script()
@@ -111,8 +111,8 @@ def test_a_reader_that_reads_nothing_of_a_whole_reply_is_cut_off_too() -> None:
         house.engine.script = LARGE
         before = reading(house, "ain_connections_stalled_total")
         with narrow_line(house):
-            assert eventually(lambda: house.engine.running == 1, 5)
-            assert eventually(lambda: reading(house, "ain_connections_stalled_total") == before + 1, 20)
+            assert eventually(lambda: house.engine.running == 1)
+            assert eventually(lambda: reading(house, "ain_connections_stalled_total") == before + 1)
         assert eventually(lambda: house.at_rest)
 
 

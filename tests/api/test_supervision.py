@@ -32,7 +32,7 @@ def metric(house: House, sample: str) -> float:
 def test_an_engine_that_dies_between_requests_comes_back() -> None:
     with open_house() as house:
         house.engine.die()
-        assert eventually(lambda: house.services.not_ready_because() is None, 5)
+        assert eventually(lambda: house.services.not_ready_because() is None)
         assert text_of(house.ask()) == ANSWER
         assert house.failures == []
         assert metric(house, 'ain_engine_restarts_total{reason="died"}') == 1
@@ -49,7 +49,7 @@ def test_balancers_are_told_while_it_is_away_and_the_process_lives() -> None:
         response = house.ask()
         assert error_of(response, 503)["code"] == "engine_not_ready"
         assert response.headers["retry-after"] == "5"
-        assert eventually(lambda: house.http.get("/health/ready").status_code == 200, 5)
+        assert eventually(lambda: house.http.get("/health/ready").status_code == 200)
         assert text_of(house.ask()) == ANSWER
 
 
@@ -79,7 +79,7 @@ def test_a_stream_that_has_begun_ends_with_an_error_and_the_next_one_is_answered
         assert [chunk["choices"][0]["delta"].get("content") for chunk in said] == ["", "Scripted", " answer"]
         assert last["error"]["code"] == "engine_died"
         assert "again" in last["error"]["message"]
-        assert eventually(lambda: house.services.not_ready_because() is None, 5)
+        assert eventually(lambda: house.services.not_ready_because() is None)
         assert streamed_text_of(house.ask(stream=True)) == ANSWER
         assert eventually(lambda: house.at_rest)
 
@@ -91,7 +91,7 @@ def test_a_request_that_kills_the_engine_twice_is_refused_and_does_not_reach_it_
         error = error_of(response, 422)
         assert (error["type"], error["code"]) == ("invalid_request_error", "request_crashes_engine")
         assert response.headers["x-should-retry"] == "false"
-        assert eventually(lambda: house.services.not_ready_because() is None, 10)
+        assert eventually(lambda: house.services.not_ready_because() is None)
         reached = len(house.engine.requests)
         assert reached == 2
         assert error_of(house.ask("Kill it"), 422)["code"] == "request_crashes_engine"
@@ -108,7 +108,7 @@ def test_a_hung_engine_is_killed_and_what_was_in_it_is_answered() -> None:
         with house.raw_chat(body()) as client:
             client.settimeout(20)
             assert eventually(lambda: house.engine.running == 1)
-            assert eventually(lambda: house.engine.starts == 2, 10)
+            assert eventually(lambda: house.engine.starts == 2)
             house.engine.script = Script()
             assert client.recv(1 << 16).startswith(b"HTTP/1.1 200")
         assert metric(house, 'ain_engine_restarts_total{reason="hung"}') == 1
@@ -131,7 +131,7 @@ def test_an_engine_that_does_not_come_back_ends_the_process_and_requests_are_sen
             assert eventually(lambda: house.engine.running == 1)
             house.engine.die()
             assert client.recv(1 << 16).startswith(b"HTTP/1.1 503")
-        assert eventually(lambda: house.failures, 5)
+        assert eventually(lambda: house.failures)
         [(title, hint)] = house.failures
         assert title == "The engine died 2 times within ten minutes."
         assert hint

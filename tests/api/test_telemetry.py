@@ -38,7 +38,7 @@ def tracing(endpoint: str) -> Iterator[None]:
     finally:
         began = time.monotonic()
         traces.stop()
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 20  # the SDK alone would wait for 30
 
 
 @pytest.fixture
@@ -157,7 +157,7 @@ def test_a_collector_that_is_gone_or_silent_harms_nothing(
             began = time.monotonic()
             assert house.ask().status_code == 200
             slowest = max(slowest, time.monotonic() - began)
-    assert slowest < 1
+    assert slowest < 5
     told = [record for record in caplog.records if "trace" in record.getMessage() or "opentelemetry" in record.name]
     assert len(told) <= 1, "the log is not filled with it"
 

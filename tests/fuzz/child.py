@@ -41,13 +41,14 @@ class Verdict:
 
 
 class Child:
-    """Starts the process when it is needed. A context manager that ends it."""
+    """A context manager that starts the process, and ends it; another is started where one has ended."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - it lasts as long as the child
 
     def __enter__(self) -> Child:
+        self.process()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -56,7 +57,7 @@ class Child:
 
     def judge(self, kind: Kind, data: bytes) -> Verdict:
         """Have a file decoded."""
-        process = self._process or self._start()
+        process = self.process()
         started = time.monotonic()
         assert process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it has ended before it had read all; its status says how
@@ -89,6 +90,10 @@ class Child:
             return "limited", "memory is out"  # PDFium cannot go on without
         name = signal.Signals(-status).name if status < 0 else f"status {status}"
         return "fault", f"ends the process with {name}\n{last}"
+
+    def process(self) -> subprocess.Popen[bytes]:
+        """The one that decodes what comes next."""
+        return self._process or self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
         self._log.seek(0)

@@ -58,7 +58,7 @@ def test_the_child_tells_a_fault_from_a_refusal_and_goes_on(child: Child) -> Non
 
 def test_the_child_outlives_a_crash_of_its_process() -> None:
     with Child() as child:
-        child._start().send_signal(signal.SIGSEGV)
+        child.process().send_signal(signal.SIGSEGV)
         verdict = child.judge("picture", SEEDS[0].data)
         assert verdict.fate == "fault"
         assert "SIGSEGV" in verdict.detail

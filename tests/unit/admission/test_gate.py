@@ -338,7 +338,9 @@ async def test_one_request_with_more_tokens_than_the_bound_gets_in_when_alone() 
     small.started()
     await settle()
     assert large.done()
-    assert not (await come(house, tokens=1)).done()
+    late = await come(house, tokens=1)
+    assert not late.done()
+    late.cancel()
 
 
 async def test_the_bound_is_the_controllers_where_there_is_one() -> None:
@@ -373,6 +375,8 @@ async def test_a_caller_who_floods_the_house_does_not_make_another_wait() -> Non
     assert counts(house) == (10, 4, 0)
     (await enter(house, "other")).close()
     assert [type(entering.exception()) for entering in flood if entering.done()] == [type(None)] * 4 + [Overloaded]
+    for entering in flood:
+        entering.cancel()
 
 
 async def test_a_caller_over_its_share_waits_its_turn_but_not_behind_the_flood() -> None:
@@ -446,8 +450,10 @@ async def test_a_flex_request_has_no_share_that_others_make_room_for() -> None:
     house = gate(2)
     await enter(house, "flood")
     await enter(house, "flood")
-    assert not (await come(house, "other", flex=True)).done()
+    flex = await come(house, "other", flex=True)
+    assert not flex.done()
     assert (await come(house, "other")).done()
+    flex.cancel()
 
 
 async def test_a_large_flex_request_that_waits_holds_up_nobody_else() -> None:
@@ -456,6 +462,7 @@ async def test_a_large_flex_request_that_waits_holds_up_nobody_else() -> None:
     flex = await come(house, tokens=90, flex=True)
     assert (await come(house, tokens=30)).done()
     assert not flex.done()
+    flex.cancel()
 
 
 # ---- Giving up
@@ -596,14 +603,14 @@ async def test_the_controller_is_told_what_the_engine_took_and_not_the_wait() ->
     house = Gate(GateLimits(max_running=1), Listening(1.0, least=1, most=100))
     ticket = await enter(house)
     waiting = await come(house)
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(0.5)
     ticket.submitted()
     ticket.started()
     waiting.cancel()
     await settle()
     ticket.close()
     [(ttft, wanted_more)] = told
-    assert ttft < 0.04
+    assert ttft < 0.4
     assert wanted_more
 
 

@@ -107,11 +107,11 @@ def test_so_many_requests_are_under_way_and_connections_are_kept(server: Server)
 
 
 def test_paced_requests_do_not_wait_for_each_other(server: Server) -> None:
-    server.delay_s = 0.2
+    server.delay_s = 1.0
     done = paced(server.address, [REQUEST] * 5, per_second=50)
     assert done.answers == (SAID,) * 5
     assert server.most == 5
-    assert done.seconds < 0.6
+    assert done.seconds < 4
 
 
 def test_the_first_text_of_a_stream_is_timed(server: Server) -> None:

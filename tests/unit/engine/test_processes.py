@@ -69,7 +69,7 @@ def test_with_nobody_to_end_nothing_is_waited_for() -> None:
         "end_all(5)\n"
         "print(time.monotonic() - began)\n"
     )
-    assert float(run(code).stdout) < 1
+    assert float(run(code).stdout) < 4
 
 
 OUTPUT = """
@@ -187,7 +187,7 @@ def spent(*processes: subprocess.Popen[str]) -> float:
 def test_a_pulse_tells_who_works_from_who_waits() -> None:
     with running(IDLE) as idle, running(BUSY) as busy:
         before = spent(idle), spent(busy)
-        assert eventually(lambda: spent(busy) > before[1] + 0.2, 20)
+        assert eventually(lambda: spent(busy) > before[1] + 0.2)
         assert spent(idle) - before[0] < 0.1
         alone = spent(busy)
         assert spent(idle, busy) >= alone
@@ -197,7 +197,7 @@ def test_a_pulse_tells_who_works_from_who_waits() -> None:
 def test_the_work_of_descendants_counts() -> None:
     with running(PARENT_OF.format(code=BUSY)) as parent:
         before = spent(parent)
-        assert eventually(lambda: spent(parent) > before + 0.2, 20)
+        assert eventually(lambda: spent(parent) > before + 0.2)
 
 
 def test_work_is_not_taken_back_when_who_has_done_it_ends() -> None:

@@ -25,6 +25,7 @@ from server.engine.scripted import Script, ScriptedEngine
 from server.engine.supervisor import Patience, Supervisor
 from server.engine.suspicion import Asked, Suspicion
 from server.errors import ApiError, BadRequest, CrashesEngine, EngineDied, EngineNotReady
+from tests.waiting import PATIENCE_S
 
 WORDS = ("a", "b", "c", "d")
 PATIENT = Patience()
@@ -151,7 +152,7 @@ async def watched(
         assert all(life.is_stopped for life in plant.lives)
 
 
-async def until(condition: Callable[[], object], within: float = 5.0) -> None:
+async def until(condition: Callable[[], object], within: float = PATIENCE_S) -> None:
     async with asyncio.timeout(within):
         while not condition():  # noqa: ASYNC110  what is waited for has no event
             await asyncio.sleep(0.005)
@@ -644,7 +645,7 @@ async def test_stopping_twice_does_no_harm() -> None:
         await house.engine.stop()
         await house.engine.stop()
         assert house.engine.state is EngineState.STOPPED
-        await asyncio.wait_for(house.watching, 1)
+        await asyncio.wait_for(house.watching, PATIENCE_S)
 
 
 async def test_stopping_while_it_is_started_again_leaves_no_engine_behind() -> None:
@@ -654,7 +655,7 @@ async def test_stopping_while_it_is_started_again_leaves_no_engine_behind() -> N
         await house.engine.stop()
         with pytest.raises(EngineNotReady):
             await waiting
-        await asyncio.wait_for(house.watching, 2)
+        await asyncio.wait_for(house.watching, PATIENCE_S)
         assert house.engine.state is EngineState.STOPPED
         assert len(house.lives) == 2
         assert house.lives[1].state is EngineState.STOPPED
@@ -666,5 +667,5 @@ async def test_stopping_while_a_restart_is_put_off_begins_no_further_life(monkey
         house.lives[0].die()
         await until(lambda: house.lives[0].is_stopped)
         await house.engine.stop()
-        await asyncio.wait_for(house.watching, 2)
+        await asyncio.wait_for(house.watching, PATIENCE_S)
         assert len(house.lives) == 1

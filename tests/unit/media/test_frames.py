@@ -59,7 +59,7 @@ def is_refused(choice: FrameChoice) -> bool:
     return False
 
 
-@settings(max_examples=3000, deadline=None)
+@settings(max_examples=600, deadline=None)
 @given(TOTALS, VIDEO_FPS, choices())
 def test_frames_are_those_of_qwen_vl_utils(
     reference: ModuleType, total: int, video_fps: float, choice: FrameChoice
@@ -80,7 +80,7 @@ def test_frames_are_those_of_qwen_vl_utils(
     assert len(expected) % 2 == 0
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(TOTALS, VIDEO_FPS, choices(), st.integers(2, 64))
 def test_no_choice_passes_the_operators_ceiling_of_frames(
     total: int, video_fps: float, choice: FrameChoice, most: int
@@ -289,7 +289,7 @@ def fetched_size(reference: ModuleType) -> Iterator[Callable[[dict[str, Any], in
         yield fetch
 
 
-@settings(max_examples=3000, deadline=None)
+@settings(max_examples=600, deadline=None)
 @given(SIDES, SIDES, st.integers(1, 384).map(lambda n: 2 * n), PIXELS, PIXELS, st.none() | st.integers(1, 2 * 10**8))
 def test_sizes_are_those_of_qwen_vl_utils(
     fetched_size: Callable[..., tuple[int, int]],
@@ -321,7 +321,7 @@ def test_sizes_are_those_of_qwen_vl_utils(
         assert size == expected
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.integers(1, 5000), st.integers(1, 5000))
 def test_an_asked_size_is_that_of_qwen_vl_utils_whatever_the_clip(
     fetched_size: Callable[..., tuple[int, int]], height: int, width: int
@@ -338,7 +338,7 @@ def test_an_asked_size_is_that_of_qwen_vl_utils_whatever_the_clip(
     assert size == expected or (0 in expected and min(size) == 28)
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(SIDES, SIDES, st.integers(1, 384).map(lambda n: 2 * n), PIXELS, PIXELS, st.none() | SIDES, st.none() | SIDES)
 def test_no_answer_passes_the_operators_ceilings(
     height: int,

@@ -119,6 +119,7 @@ async def test_all_who_fit_are_let_in_at_once() -> None:
         pass
     await settle()
     assert (inside(asked), budget.used) == ([True, True, True, False], 90)
+    asked[3].cancel()
 
 
 async def test_who_asks_for_more_than_there_is_gets_all_of_it_alone() -> None:

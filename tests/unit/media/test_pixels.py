@@ -30,7 +30,7 @@ def reference() -> ModuleType:
 # ---- smart_resize -----------------------------------------------------------------------------------
 
 
-@settings(max_examples=3000, deadline=None)
+@settings(max_examples=600, deadline=None)
 @given(SIDES, SIDES, BUDGETS, BUDGETS)
 def test_smart_resize_is_that_of_qwen_vl_utils(
     reference: ModuleType, height: int, width: int, one: int, other: int
@@ -47,7 +47,7 @@ def test_smart_resize_is_that_of_qwen_vl_utils(
         assert size == expected
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.integers(1, 2000), st.integers(1, 2000))
 def test_what_has_been_resized_stays_as_it_is(height: int, width: int) -> None:
     assume(max(height, width) <= 200 * min(height, width))
@@ -114,7 +114,7 @@ def test_an_asked_size_wins_over_pixel_limits_and_over_the_models_default_maximu
     assert target_size(10, 10, budget, limits) == (2240, 2240)
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(SIDES, SIDES, st.none() | BUDGETS, st.none() | BUDGETS, st.none() | SIDES, st.none() | SIDES)
 def test_no_answer_passes_the_operators_ceiling(
     height: int, width: int, low: int | None, high: int | None, asked_height: int | None, asked_width: int | None

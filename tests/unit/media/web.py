@@ -22,8 +22,20 @@ class Site:
         self.respond = respond
         self.requests: list[bytes] = []
         self.port = 0
+        self._visits: set[asyncio.Task[None]] = set()
 
-    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def welcome(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        visit = asyncio.ensure_future(self._handle(reader, writer))
+        self._visits.add(visit)
+        visit.add_done_callback(self._visits.discard)
+
+    async def aclose(self) -> None:
+        """Leave nobody waiting."""
+        for visit in self._visits:
+            visit.cancel()
+        await asyncio.gather(*self._visits, return_exceptions=True)
+
+    async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             head = await reader.readuntil(b"\r\n\r\n")
             self.requests.append(head)
@@ -41,12 +53,13 @@ class Site:
 @asynccontextmanager
 async def serving(respond: Respond, tls: ssl.SSLContext | None = None) -> AsyncIterator[Site]:
     site = Site(respond)
-    server = await asyncio.start_server(site.handle, "127.0.0.1", 0, ssl=tls)
+    server = await asyncio.start_server(site.welcome, "127.0.0.1", 0, ssl=tls)
     site.port = server.sockets[0].getsockname()[1]
     try:
         yield site
     finally:
         server.close()
+        await site.aclose()
 
 
 def answer(body: bytes = BODY, *headers: str, status: str = "200 OK") -> Respond:

@@ -108,7 +108,7 @@ async def begun(*script: object, **options: float) -> AsyncIterator[tuple[Stream
     before = asyncio.all_tasks()
     stream = Stream(*script, **options)
     answering = await stream.begin()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         yield stream, answering
     assert answering.done()
     assert stream.is_over
@@ -214,7 +214,7 @@ async def test_the_end_of_the_server_waits_for_no_client_that_does_not_read(monk
         stream.client.reads.clear()
         await asyncio.sleep(0.01)
         answering.cancel()
-        await asyncio.wait_for(answering, 5)
+        await asyncio.wait_for(answering, 60)
 
 
 @pytest.mark.parametrize("frames", [0, 1, 2])

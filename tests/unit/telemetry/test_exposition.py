@@ -59,10 +59,10 @@ def test_as_much_as_vllm_tells_takes_milliseconds(registry: CollectorRegistry) -
     for number in range(16):
         Histogram(f"h{number}", "A histogram.", ["model"], buckets=range(30), registry=registry).labels("m").observe(1)
     write(registry)
-    began = time.perf_counter()
+    began = time.thread_time()
     for _ in range(10):
         write(registry)
-    assert (time.perf_counter() - began) / 10 < 0.05  # 1.7 ms on a quiet machine
+    assert (time.thread_time() - began) / 10 < 0.05  # 1.7 ms on a quiet machine
 
 
 def test_no_line_tells_when_a_counter_began() -> None:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any
@@ -75,11 +76,11 @@ def test_off_a_span_is_one_object_that_does_nothing() -> None:
 
 
 def test_off_a_span_costs_next_to_nothing() -> None:
-    began = time.perf_counter()
+    began = time.thread_time()
     for _ in range(20_000):
         with traces.span("engine", model="m"):
             pass
-    assert (time.perf_counter() - began) / 20_000 < 5e-6  # 0.2 us on a quiet machine
+    assert (time.thread_time() - began) / 20_000 < 5e-6  # 0.2 us on a quiet machine
 
 
 def test_off_opentelemetry_is_not_imported() -> None:
@@ -272,21 +273,26 @@ def test_the_client_decides_what_is_sampled_else_the_ratio() -> None:
 
 
 class Slow(SpanExporter):
+    def __init__(self) -> None:
+        self.answers = threading.Event()
+
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        time.sleep(8)
+        self.answers.wait(8)
         return SpanExportResult.SUCCESS
 
     def shutdown(self) -> None: ...
 
 
 def test_the_end_does_not_wait_for_a_slow_collector() -> None:
-    traces.use(Tracing(Slow(), version="1"))
+    slow = Slow()
+    traces.use(Tracing(slow, version="1"))
     with traces.span("engine"):
         pass
     began = time.monotonic()
     traces.stop()
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 4
     assert traces.span("engine") is traces.OFF
+    slow.answers.set()
 
 
 class Broken(SpanExporter):
