@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 PATIENCE_S = 30.0
-"""Nothing that a test waits for takes so long, on however busy a machine: how soon it comes is for drills to measure."""
+"""Nothing that a test waits for takes so long, on however busy a machine; how soon it comes, drills measure."""
 
 
 def eventually(condition: Callable[[], object], within: float = PATIENCE_S) -> bool:

@@ -12,7 +12,7 @@ from tests.api.house import House, open_house
 from tests.waiting import eventually
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def shared_gallery() -> Iterator[Gallery]:
     with Gallery().open() as gallery:
         yield gallery
@@ -25,7 +25,7 @@ def gallery(shared_gallery: Gallery) -> Iterator[Gallery]:
     shared_gallery.let_go()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def shared_house(shared_gallery: Gallery) -> Iterator[House]:
     # What the cache keeps of large pictures takes a descriptor each, which would pass for a leak.
     with open_house(fetch_allowed_hosts=[shared_gallery.address], media_cache_mib=1) as house:

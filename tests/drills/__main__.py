@@ -38,6 +38,10 @@ DRILLS: dict[str, str] = {
 }
 """Every drill by its name, as module:function, in the order in which they run."""
 
+OF_SPEED = ("overload", "adaptive", "fairness", "soak")
+"""Those that fill the machine for minutes to see what it bears. A few seconds of them show little: they are left out of
+`make test`, and `make test-slow` has their short forms."""
+
 RESULTS = Path("build/drills.json")
 
 

@@ -250,7 +250,7 @@ class Readers:
         self._last = math.inf
         self._house = house
         self._pause_s = 1 / plan.size(25, 12)
-        self._tokens = plan.size(150, 700)
+        self._tokens = plan.size(150, 1500)
         """Enough to fill all buffers between the engine and the client, and not much more for the engine to do."""
         self._address = address_of(house.server)
         self._connections: list[socket.socket] = []

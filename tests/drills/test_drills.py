@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.drills.__main__ import DRILLS, run
+from tests.drills.__main__ import DRILLS, OF_SPEED, run
 from tests.drills.drill import Figure, Plan
 from tests.drills.house import close_shared_house
 
@@ -19,7 +19,9 @@ def _shared_house() -> Iterator[None]:
     close_shared_house()
 
 
-@pytest.mark.parametrize("name", DRILLS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in OF_SPEED else name for name in DRILLS]
+)
 def test_the_server_bears_it(name: str) -> None:
     figures = run(name, Plan(short=True))
     assert figures

@@ -1,4 +1,4 @@
-"""One server for the whole session, with the model that `AIN_MODEL` names or the demo model."""
+"""One server for all of these tests, with the model that `AIN_MODEL` names or the demo model."""
 
 from __future__ import annotations
 
@@ -45,19 +45,19 @@ class ImageHost:
         return f"http://{self.netloc}{path}"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def model() -> str:
     """The model under test, as the server's flag takes it."""
     return load_settings([]).model
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def folder(model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where that model's files are."""
     return find_checkpoint(model, None, tmp_path_factory.mktemp("state"), print)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def image_host() -> Iterator[ImageHost]:
     host = ImageHost()
     thread = threading.Thread(target=host.http.serve_forever, kwargs={"poll_interval": 0.05})
@@ -68,14 +68,14 @@ def image_host() -> Iterator[ImageHost]:
         thread.join()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def collector() -> Iterator[Collector]:
     """Where the traces of that server go."""
     with Collector().open() as collector:
         yield collector
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def server(model: str, image_host: ImageHost, collector: Collector) -> Iterator[Server]:
     """The server that all tests share; how it ends is tested by `serve` itself."""
     flags = ("--fetch-allowed-hosts", image_host.netloc, "--otlp-endpoint", collector.endpoint)
@@ -83,14 +83,14 @@ def server(model: str, image_host: ImageHost, collector: Collector) -> Iterator[
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def client(server: Server) -> Iterator[Client]:
     client = Client(server)
     with client.http:
         yield client
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def reference(folder: Path) -> Reference:
     """transformers on the same model: what the Quick Start would do."""
     return Reference(folder)

@@ -33,7 +33,7 @@ from server.core import (
     Usage,
 )
 from server.demo.patches import MAX_CLIP_PIXELS, clip_patches, fit, image_patches
-from server.demo.pictures import make_sample
+from server.demo.pictures import Sample, make_sample
 from server.engine.arguments import engine_environment
 from server.engine.device import Device
 from server.engine.processes import ZYGOTE, end_all, start_fork_server
@@ -198,19 +198,20 @@ async def asked(scratch: Path) -> dict[str, Any]:
     numbers = iter(range(10**6))
     rng = random.Random(SEED)
     answers: dict[str, list[tuple[str, str]]] = {"clips": [], "pictures as clips": [], "pairs": []}
-    for _ in range(SAMPLES):
-        sample = make_sample(rng, "clip")
-        said, _, _ = await ask([_clip([fit(frame, MAX_CLIP_PIXELS) for frame in sample.clip or ()])], sample.prompt)
-        answers["clips"].append((said, sample.answer))
-        sample = make_sample(rng, "shapes")
-        frame = fit(sample.images[0], MAX_CLIP_PIXELS)
-        one, other = await ask([_clip([frame, frame])], sample.prompt), await ask([_picture(frame)], sample.prompt)
+
+    async def sample_all(clip: Sample, still: Sample, pair: Sample) -> None:
+        said, _, _ = await ask([_clip([fit(frame, MAX_CLIP_PIXELS) for frame in clip.clip or ()])], clip.prompt)
+        answers["clips"].append((said, clip.answer))
+        frame = fit(still.images[0], MAX_CLIP_PIXELS)
+        one, other = await ask([_clip([frame, frame])], still.prompt), await ask([_picture(frame)], still.prompt)
         answers["pictures as clips"].append((one[0], other[0]))
-        sample = make_sample(rng, "pair")
-        first, second = (fit(image) for image in sample.images)
-        mixed, _, _ = await ask([_clip([first, first]), _picture(second)], sample.prompt)
-        alike, _, _ = await ask([_picture(first), _picture(second)], sample.prompt)
+        first, second = (fit(image) for image in pair.images)
+        mixed, _, _ = await ask([_clip([first, first]), _picture(second)], pair.prompt)
+        alike, _, _ = await ask([_picture(first), _picture(second)], pair.prompt)
         answers["pairs"].append((mixed, alike))
+
+    samples = [[make_sample(rng, kind) for kind in ("clip", "shapes", "pair")] for _ in range(SAMPLES)]
+    await asyncio.gather(*(sample_all(*three) for three in samples))
     whole, parts = await ask([], "Hello", streamed=False), await ask([], "Hello")
     too_long = _clip([Image.new("RGB", (224, 224))] * 100)
     try:

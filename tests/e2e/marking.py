@@ -3,10 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any, Final
 
 from server.demo.pictures import Sample
 from tests.e2e.asking import Client, Part, image, text
+
+TOGETHER: Final = 8
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked, and the whole of the right answer."""
+
+    content: Sequence[Part]
+    right: str
+
+    @property
+    def words(self) -> str:
+        """Its text, for people."""
+        return " ".join(part["text"] for part in self.content if part["type"] == "text")
 
 
 @dataclass(frozen=True)
@@ -33,9 +50,20 @@ def content(sample: Sample) -> list[Part]:
 
 def ask_all(client: Client, samples: Sequence[Sample], *, stream: bool = False) -> list[Miss]:
     """Ask every sample; those answered wrongly."""
-    misses = []
-    for number, sample in enumerate(samples):
-        said = client.ask(content(sample), stream=stream, max_tokens=64).text
-        if said != sample.answer:
-            misses.append(Miss(number, sample.prompt, sample.answer, said))
-    return misses
+    questions = [Question(content(sample), sample.answer) for sample in samples]
+    return ask_together(client, questions, stream=stream, max_tokens=64)
+
+
+def ask_together(client: Client, questions: Sequence[Question], **more: Any) -> list[Miss]:
+    """Ask, `TOGETHER` at a time, as clients do: the engine then reads them in batches. Those answered wrongly."""
+
+    def ask(question: Question) -> str:
+        return client.ask(question.content, **more).text
+
+    with ThreadPoolExecutor(TOGETHER) as pool:
+        answers = list(pool.map(ask, questions))
+    return [
+        Miss(number, question.words, question.right, said)
+        for number, (question, said) in enumerate(zip(questions, answers, strict=True))
+        if said != question.right
+    ]

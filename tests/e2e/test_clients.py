@@ -24,7 +24,7 @@ RIGHT = "a blue star at the bottom right."
 MESSAGES: list[Any] = [{"role": "user", "content": [text("Describe this image."), image(PICTURE)]}]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def sdk(server: Server) -> Iterator[openai.OpenAI]:
     with openai.OpenAI(base_url=f"{server.address}/v1", api_key="none", max_retries=0) as client:
         yield client

@@ -19,7 +19,7 @@ from server.demo.phrases import LANGUAGES, Language, describe_motion
 from server.demo.pictures import text_sample
 from tests.e2e.asking import Client, Part, data_url, encoded, image, text
 from tests.e2e.conftest import ImageHost
-from tests.e2e.marking import Miss, require
+from tests.e2e.marking import Miss, Question, ask_together, require
 
 pytestmark = pytest.mark.e2e
 
@@ -53,16 +53,13 @@ def filmed(frames: Sequence[Image.Image], form: str = "mp4", codec: str = "libx2
 
 def misses(client: Client, language: Language, count: int, part: object) -> list[Miss]:
     """Ask about `count` clips, each made into a content part by `part`."""
-    found = []
     rng = random.Random(f"{SEED}/{language}")
-    for number in range(count):
+    asked = []
+    for _ in range(count):
         clip = moving(rng)
-        question = questions.WATCH[language][0]
-        said = client.ask([part(clip.frames), text(question)]).text  # type: ignore[operator]
         right = describe_motion(clip.kind, clip.colour, clip.direction, language)
-        if said != right:
-            found.append(Miss(number, question, right, said))
-    return found
+        asked.append(Question([part(clip.frames), text(questions.WATCH[language][0])], right))  # type: ignore[operator]
+    return ask_together(client, asked)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

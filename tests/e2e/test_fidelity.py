@@ -58,7 +58,7 @@ def tokens(size: tuple[int, int]) -> int:
     return size[0] * size[1] // 784
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def bare(client: Client) -> int:
     """Prompt tokens of the request of `counted` without the picture's placeholders: 56 x 56 pixels are four."""
     small = Image.new("RGB", (56, 56), "white")

@@ -13,7 +13,7 @@ from server.demo.drawing import draw_things
 from server.demo.phrases import COLOURS, LANGUAGES, Language, Thing, compare, describe
 from server.demo.pictures import draw_pair
 from tests.e2e.asking import Client, Message, Part, image, text
-from tests.e2e.marking import Miss, require
+from tests.e2e.marking import Question, ask_together, require
 
 pytestmark = pytest.mark.e2e
 
@@ -29,30 +29,24 @@ def shape(kind: str, colour: str, size: tuple[int, int] = (112, 112)) -> tuple[I
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_the_first_picture_is_the_first_and_the_second_the_second(client: Client, language: Language) -> None:
     rng = random.Random(f"{SEED}/{language}")
-    misses = []
-    for number in range(12):
+    asked = []
+    for _ in range(12):
         (one, first), (other, second) = draw_pair(rng, largest=168)
         for wordings, thing in ((questions.FIRST, first), (questions.SECOND, second)):
-            question = wordings[language][0]
-            said = client.ask([image(one), image(other), text(question)]).text
-            right = describe([thing], language)
-            if said != right:
-                misses.append(Miss(number, question, right, said))
-    require(0.85, misses, 24, f"{SEED}/{language}")
+            parts = [image(one), image(other), text(wordings[language][0])]
+            asked.append(Question(parts, describe([thing], language)))
+    require(0.85, ask_together(client, asked), 24, f"{SEED}/{language}")
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_two_pictures_are_compared(client: Client, language: Language) -> None:
     rng = random.Random(f"{SEED}/compare/{language}")
-    misses = []
-    for number in range(12):
+    asked = []
+    for _ in range(12):
         (one, first), (other, second) = draw_pair(rng, largest=168)
-        question = questions.COMMON[language][0]
-        said = client.ask([image(one), image(other), text(question)]).text
-        right = compare(first, second, language)
-        if said != right:
-            misses.append(Miss(number, question, right, said))
-    require(0.8, misses, 12, f"{SEED}/compare/{language}")
+        parts = [image(one), image(other), text(questions.COMMON[language][0])]
+        asked.append(Question(parts, compare(first, second, language)))
+    require(0.8, ask_together(client, asked), 12, f"{SEED}/compare/{language}")
 
 
 def test_swapping_the_pictures_swaps_the_answer(client: Client) -> None:
