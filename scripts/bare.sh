@@ -3,7 +3,7 @@
 # user meets. For root; needs debootstrap, and fetches everything anew.
 #   scripts/bare.sh make test             as root
 #   scripts/bare.sh --user make test      as a user without sudo
-#   scripts/bare.sh 'make serve & until curl ...'    one argument is a line for bash
+#   scripts/bare.sh --user python3 scripts/first_answer.py      make serve, and one question
 # SUITE=trixie takes another release; BARE=folder keeps the machine there, for the next command to find.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
@@ -44,6 +44,7 @@ git clone --quiet --no-hardlinks . "$machine$home/ain-server"
 chroot "$machine" chown -R "$user:" "$home/ain-server"
 
 # Inside: /proc of its own processes, which all end with the command; mounts that nobody else sees.
+# shellcheck disable=SC2016 # expanded inside
 readonly INSIDE='
     mount -t proc proc "$1/proc"
     mount --rbind /sys "$1/sys"

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import inspect
 import multiprocessing
+import os
 from collections.abc import Generator, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
+from server.demo.fonts import ArabicLayoutMissing
 from server.media.pool import DECODERS
-from tests.leaks import all_given_back, keep_what_stays, with_tasks_given_back
+from tests.leaks import all_given_back, for_the_others, keep_what_stays, with_tasks_given_back
 
 # As the server itself does at its start: the fork server imports torch once, and decode workers are there at once.
 multiprocessing.set_forkserver_preload([DECODERS])
@@ -47,13 +50,45 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
     items.sort(key=place)
 
 
+# ---- One fault, told once
+
+_broken: dict[object, str] = {}
+"""Fixtures of many tests that failed, and for which test that was told."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(
+    fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest
+) -> Generator[None, object, object]:
+    shared = fixturedef.scope in {"package", "session"}
+    try:
+        with for_the_others() if shared else nullcontext():
+            return (yield)
+    except ArabicLayoutMissing as missing:
+        pytest.skip(str(missing))
+    except Exception:
+        if fixturedef.scope != "function":
+            _broken[fixturedef] = os.environ.get("PYTEST_CURRENT_TEST", "").partition(" ")[0]
+        raise
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what hangs on a fixture that has failed: hundreds of tests would repeat its error, page by page."""
+    definitions = getattr(item, "_fixtureinfo").name2fixturedefs  # noqa: B009  pytest has no name for it
+    for name in getattr(item, "fixturenames", ()):
+        for definition in definitions.get(name, ())[-1:]:
+            if definition in _broken:
+                pytest.skip(f"the fixture {name} failed, see {_broken[definition]}")
+
+
 # ---- Every test gives back what it takes
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _the_run_gives_back() -> Iterator[None]:
     keep_what_stays()
-    with all_given_back("this run of tests"):
+    with all_given_back("this run of tests", at_last=True):
         yield
 
 
@@ -71,6 +106,10 @@ def _a_test_gives_back(request: pytest.FixtureRequest, _a_module_gives_back: Non
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+    """Watch a test's tasks; where FriBiDi is missing, skip exactly the tests that come to draw Arabic."""
     if inspect.iscoroutinefunction(pyfuncitem.obj):
         pyfuncitem.obj = with_tasks_given_back(pyfuncitem.obj, pyfuncitem.nodeid)
-    return (yield)
+    try:
+        return (yield)
+    except ArabicLayoutMissing as missing:
+        pytest.skip(str(missing))

@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import psutil
+import tqdm
 import uvloop
 
-GIVEN_BACK_WITHIN_S: Final = 3.0
+GIVEN_BACK_WITHIN_S: Final = 10.0
 """Threads need a moment to end, and so does the other end of a connection."""
 LOOK_EVERY_S: Final = 0.005
 OF_A_LOOP: Final = ("AnyIO worker thread", "asyncio_")
@@ -54,8 +55,9 @@ class Held:
 
 
 def keep_what_stays() -> None:
-    """Have libraries take at once what they keep for the whole process: libuv a pipe for signals, for all loops."""
-    uvloop.new_event_loop().close()
+    """Have libraries take at once what they keep for the whole process, or not at all."""
+    uvloop.new_event_loop().close()  # libuv's pipe for signals
+    tqdm.tqdm.monitor_interval = 0  # the thread that looks after progress bars
 
 
 def held() -> Held:
@@ -102,13 +104,25 @@ def _command(pid: int) -> str:
     return "?"
 
 
+_of_the_others: dict[object, str] = {}
+
+
 @contextlib.contextmanager
-def all_given_back(whose: str) -> Iterator[None]:
-    """Fail if the block leaves anything behind."""
+def for_the_others() -> Iterator[None]:
+    """What the block takes stays for tests to come: only the run as a whole has to give it back."""
+    before = held()
+    yield
+    _of_the_others.update({thing: what for thing, what in held().things.items() if thing not in before.things})
+
+
+@contextlib.contextmanager
+def all_given_back(whose: str, *, at_last: bool = False) -> Iterator[None]:
+    """Fail if the block leaves anything behind; `at_last`, nothing is for others any more."""
     before = held()
     yield
     end = time.monotonic() + GIVEN_BACK_WITHIN_S
-    while (left := held().more_than(before)) and time.monotonic() < end:
+    known = before if at_last else Held({**_of_the_others, **before.things})
+    while (left := held().more_than(known)) and time.monotonic() < end:
         time.sleep(LOOK_EVERY_S)
     assert not left, f"{whose} has left behind: {'; '.join(left)}"
 

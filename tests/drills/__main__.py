@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.drills.drill import Drill, Figure, Plan
-from tests.drills.house import close_shared_house
+from tests.drills.shared import close_shared
 
 DRILLS: dict[str, str] = {
     "kill": "tests.drills.engine_faults:killed_engine",
@@ -38,7 +38,8 @@ DRILLS: dict[str, str] = {
 }
 """Every drill by its name, as module:function, in the order in which they run."""
 
-OF_SPEED = ("overload", "adaptive", "fairness", "soak")
+OF_BALANCERS = frozenset({"rolling", "replica", "affinity"})
+OF_SPEED = frozenset({"overload", "adaptive", "fairness", "soak"})
 """Those that fill the machine for minutes to see what it bears. A few seconds of them show little: they are left out of
 `make test`, and `make test-slow` has their short forms."""
 
@@ -58,7 +59,7 @@ def main() -> int:
             console.print(f"  {figure.name}: {figure.value:g} {figure.unit} {_verdict(figure)}")
         console.print(f"  {time.monotonic() - began:.0f} s")
         _write(figures)
-    close_shared_house()  # before the interpreter's end takes the folder from under its disk
+    close_shared()
     console.print(_table(figures))
     return 0 if all(figure.holds for figure in figures) else 1
 

@@ -17,6 +17,7 @@ from tests.drills.clients import THUMBNAIL, Load, Pictures, Reply, ask_in_turn, 
 from tests.drills.drill import Figure, Plan, at_least, exactly, percentile, told
 from tests.drills.fronts import REPLICAS, Front, Kind, installed, open_front
 from tests.drills.replicas import Replica, open_replicas
+from tests.drills.shared import Shared
 
 SETTLE_S: Final = 2.5
 """For balancers to see that a replica is ready, at a check each second: what an orchestrator waits before the next."""
@@ -34,10 +35,10 @@ def rolling_restart(plan: Plan) -> Iterator[Figure]:
     """Restart all replicas one after the other under load; no client notices."""
     statuses: list[int] = []
     for kinds in _groups(plan):
-        with _house(kinds) as (replicas, fronts):
+        with _house(plan, kinds) as (replicas, fronts):
             with _load(plan, fronts) as seen:
                 time.sleep(SETTLE_S)
-                statuses += [_restart(replica, seen) for replica in replicas]
+                statuses += [_restart(replica, seen) for replica in replicas[: plan.size(REPLICAS, 2)]]
             yield from _figures("rolling", fronts, seen)
     yield exactly("rolling/drains-with-another-status-than-0", len(statuses) - statuses.count(0), 0)
 
@@ -46,7 +47,7 @@ def killed_replica(plan: Plan) -> Iterator[Figure]:
     """Kill a replica under load, or each in its turn; only a reply that had already begun may be cut off."""
     under_way: list[int] = []
     for kinds in _groups(plan):
-        with _house(kinds) as (replicas, fronts):
+        with _house(plan, kinds) as (replicas, fronts):
             with _load(plan, fronts) as seen:
                 time.sleep(SETTLE_S)
                 for replica in replicas[: plan.size(REPLICAS, 1)]:
@@ -65,7 +66,7 @@ def image_affinity(plan: Plan) -> Iterator[Figure]:
     pictures, rounds = plan.size(24, 8), plan.size(20, 12)
     files = Pictures(THUMBNAIL)
     numbers = iter(range(1_000_000))
-    with _house(installed()) as (replicas, fronts):
+    with _house(plan, installed()) as (replicas, fronts):
         for front in fronts:
             with_key = [files.numbered(next(numbers)) for _ in range(pictures)]
             without = [files.numbered(next(numbers)) for _ in range(pictures)]
@@ -88,9 +89,20 @@ def _groups(plan: Plan) -> list[list[Kind]]:
     return [kinds] if plan.short else [[kind] for kind in kinds]
 
 
+def shared_replicas() -> list[Replica]:
+    """Those that all short drills share."""
+    return _shared_replicas.get()
+
+
+_shared_replicas = Shared(
+    lambda: open_replicas(REPLICAS), lambda replicas: all(one.server.process.poll() is None for one in replicas)
+)
+
+
 @contextlib.contextmanager
-def _house(kinds: Sequence[Kind]) -> Iterator[tuple[list[Replica], list[Front]]]:
-    with open_replicas(REPLICAS) as replicas, contextlib.ExitStack() as stack:
+def _house(plan: Plan, kinds: Sequence[Kind]) -> Iterator[tuple[list[Replica], list[Front]]]:
+    with contextlib.ExitStack() as stack:
+        replicas = _shared_replicas.get() if plan.short else stack.enter_context(open_replicas(REPLICAS))
         ports = [replica.port for replica in replicas]
         yield replicas, [stack.enter_context(open_front(kind, ports)) for kind in kinds]
 

@@ -89,7 +89,7 @@ def stalled_clients(plan: Plan) -> Iterator[Figure]:
     The disk is left alone where this user may not mount a small one.
     """
     _allow_descriptors()
-    model = MODEL if plan.short else "ain-" + "x" * 996  # each chunk has the name in it: buffers are sooner full
+    model = MODEL if plan.short else "ain-" + "x" * 996  # see MODEL
     with open_house(plan, model=model) as house:
         server = psutil.Process(house.server.process.pid)
         _ask_honestly(house, 16)
@@ -250,7 +250,7 @@ class Readers:
         self._last = math.inf
         self._house = house
         self._pause_s = 1 / plan.size(25, 12)
-        self._tokens = plan.size(150, 1500)
+        self._tokens = plan.size(150, 400)
         """Enough to fill all buffers between the engine and the client, and not much more for the engine to do."""
         self._address = address_of(house.server)
         self._connections: list[socket.socket] = []

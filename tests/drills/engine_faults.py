@@ -72,7 +72,8 @@ def killed_engine(plan: Plan) -> Iterator[Figure]:
             most_files = max(most_files, left)
         yield exactly("kill/shared-memory-left", most_files, 0, "files")
         yield at_most("kill/descriptors-more", house.descriptors() - before, NOT_GROWN)
-    yield from _fail_fast(plan)
+    if not plan.short:  # tests/e2e/test_process.py has one, without the crowd
+        yield from _fail_fast(plan)
 
 
 def hung_engine(plan: Plan) -> Iterator[Figure]:

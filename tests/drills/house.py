@@ -1,12 +1,7 @@
-"""The server that faults are done to: with the real engine, limits wide enough for a crowd, and a disk for its logs.
-
-In the short form all drills share one server, since a start takes longer than most of them; in the whole form each has
-its own.
-"""
+"""The server that faults are done to: with the real engine, limits wide enough for a crowd, and a disk for its logs."""
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import errno
 import os
@@ -24,9 +19,11 @@ from typing import Final
 from clients.bench.peers import free_port
 from tests.drills.asking import Crowd, Probe
 from tests.drills.drill import Plan
+from tests.drills.shared import Shared
 from tests.serving import Server, environment
 
-MODEL: Final = "ain-demo"
+MODEL: Final = "ain-" + "x" * 396
+"""Each chunk of a stream has the name in it: whoever does not read has full buffers after fewer tokens."""
 STALLED_S: Final = 5.0
 DRAIN_S: Final = 8.0
 RESTARTS: Final = 1000
@@ -63,30 +60,10 @@ class House:
 def open_house(plan: Plan, *flags: str, model: str = MODEL) -> Iterator[House]:
     """A server of the drill's own; in the short form, and without flags of its own, the one that drills share."""
     if plan.short and not flags:
-        yield _shared_house()
+        yield shared_house()
         return
     with _started(*flags, model=model) as house:
         yield house
-
-
-def close_shared_house() -> None:
-    """End the server that drills share, if there is one."""
-    _shared_stack.close()
-    _shared.clear()
-
-
-_shared_stack = contextlib.ExitStack()
-_shared: list[House] = []
-atexit.register(close_shared_house)
-
-
-def _shared_house() -> House:
-    if _shared and _shared[0].server.process.poll() is not None:  # one drill ends it
-        close_shared_house()
-    if not _shared:
-        _shared.append(_shared_stack.enter_context(_started(model=MODEL)))
-    _shared[0].probe.await_idle()
-    return _shared[0]
 
 
 @contextlib.contextmanager
@@ -100,6 +77,16 @@ def _started(*flags: str, model: str) -> Iterator[House]:
             yield House(server, crowd, probe, disk, cold_start_s)
         if server.process.poll() is None and (status := server.end(signal.SIGINT)) != 0:
             raise server.error(f"ended with status {status} after SIGINT")
+
+
+def shared_house() -> House:
+    """The one that all short drills share, with nothing under way."""
+    house = _shared_house.get()
+    house.probe.await_idle()
+    return house
+
+
+_shared_house = Shared(lambda: _started(model=MODEL), lambda house: house.server.process.poll() is None)
 
 
 @contextlib.contextmanager

@@ -6,23 +6,49 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.drills.__main__ import DRILLS, OF_SPEED, run
+from tests.drills.__main__ import DRILLS, OF_BALANCERS, OF_SPEED, run
+from tests.drills.balancers import shared_replicas
 from tests.drills.drill import Figure, Plan
-from tests.drills.house import close_shared_house
+from tests.drills.house import shared_house
+from tests.drills.shared import close_shared
 
 pytestmark = pytest.mark.e2e
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _shared_house() -> Iterator[None]:
+@pytest.fixture(scope="module")
+def _house() -> Iterator[None]:
+    shared_house()
     yield
-    close_shared_house()
+    close_shared()
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if name in OF_SPEED else name for name in DRILLS]
-)
-def test_the_server_bears_it(name: str) -> None:
+@pytest.fixture(scope="module")
+def _replicas() -> Iterator[None]:
+    close_shared()  # the server with the engine, which would take a core from these three
+    shared_replicas()
+    yield
+    close_shared()
+
+
+@pytest.mark.usefixtures("_house")
+@pytest.mark.parametrize("name", [name for name in DRILLS if name not in OF_BALANCERS | OF_SPEED])
+def test_a_server_bears_it(name: str) -> None:
+    require(name)
+
+
+@pytest.mark.usefixtures("_replicas")
+@pytest.mark.parametrize("name", [name for name in DRILLS if name in OF_BALANCERS])
+def test_nobody_before_a_balancer_notices_it(name: str) -> None:
+    require(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in DRILLS if name in OF_SPEED])
+def test_a_full_machine_bears_it(name: str) -> None:
+    require(name)
+
+
+def require(name: str) -> None:
     figures = run(name, Plan(short=True))
     assert figures
     assert not [told(figure) for figure in figures if not figure.holds]

@@ -15,6 +15,7 @@ from tests.collector import Collector
 from tests.e2e.asking import Client
 from tests.parity.reference import Reference
 from tests.serving import Server, serve
+from tests.waiting import tried_again
 
 
 class ImageHost:
@@ -79,7 +80,7 @@ def collector() -> Iterator[Collector]:
 def server(model: str, image_host: ImageHost, collector: Collector) -> Iterator[Server]:
     """The server that all tests share; how it ends is tested by `serve` itself."""
     flags = ("--fetch-allowed-hosts", image_host.netloc, "--otlp-endpoint", collector.endpoint)
-    with serve("--model", model, *flags) as server:
+    with tried_again(lambda: serve("--model", model, *flags)) as server:
         yield server
 
 

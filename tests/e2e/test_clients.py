@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Iterator
 from typing import Any
@@ -87,6 +88,7 @@ def test_the_sdk_knows_our_errors(sdk: openai.OpenAI) -> None:
     assert refused.value.param == "messages"
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is missing: sudo apt-get install -y curl brings it")
 def test_curl_answers_and_streams(server: Server) -> None:
     url = data_url(encoded(PICTURE, "JPEG", quality=92), "image/jpeg")
     content = [{"type": "image_url", "image_url": {"url": url}}, text("صف هذه الصورة.")]

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import httpx
@@ -30,12 +30,15 @@ from tests.hostile.launcher import INTERNET
 from tests.hostile.packing import MIB
 from tests.model import MODEL, NAME
 from tests.serving import Server
+from tests.waiting import slowness
 
 WELL_WITHIN_S: Final = 2.0
-"""After any case a text and a picture are answered in this time; a busy machine may need a second try."""
+"""After any case a text and a picture are answered in this time, or in as many times more as the machine is slow."""
+TRIES: Final = 3
 FETCH_TIMEOUT_S: Final = 2.0
-BODY_TIMEOUT_S: Final = 3.0
+BODY_TIMEOUT_S: Final = 5.0
 DECODE_TIMEOUT_S: Final = 10.0
+"""Of CPU time, unlike the others, which are longer on a slow machine."""
 WARM_UPS: Final = 20
 DECODERS: Final = 2
 """Decode workers, so that all of them can be warmed up."""
@@ -89,6 +92,12 @@ class House:
         """Address and port."""
         url = httpx.URL(self.server.address)
         return url.host, int(url.port or 80)
+
+    @contextlib.contextmanager
+    def visited(self) -> Iterator[House]:
+        """The same server for one test, by a client whose connections end with it."""
+        with client_of(self.server.address, self.http.headers) as http:
+            yield replace(self, http=http)
 
     # ---- Speaking
 
@@ -184,9 +193,9 @@ class House:
         """A text, and `wholly` a picture, is answered in time by the same engine; nobody was called who must not be."""
         for name, ask in (("a text", self.ask_text), ("a picture", self.ask_picture))[: 1 + wholly]:
             tries = [ask()]
-            if tries[0] > WELL_WITHIN_S:
+            while min(tries) > WELL_WITHIN_S and len(tries) < TRIES:
                 tries.append(ask())
-            assert min(tries) <= WELL_WITHIN_S, f"{name} took {tries} seconds"
+            assert min(tries) <= WELL_WITHIN_S or min(tries) <= WELL_WITHIN_S * slowness(), f"{name} took {tries} s"
         self.require_same_engine()
         assert not self.internet.forbidden(), "an address was dialled that must not be"
         assert not self.internet.traps.caught, "a forbidden address was reached"
@@ -263,21 +272,27 @@ def open_house(internet: Internet, *flags: str, key: str = "") -> Iterator[House
     try:
         server.await_ready()
         headers = {"authorization": f"Bearer {key}"} if key else {}
-        with httpx.Client(base_url=server.address, timeout=PATIENCE_S, trust_env=False, headers=headers) as client:
+        with client_of(server.address, headers) as client:
             yield House(server, internet, client)
     finally:
         server.kill()
 
 
+def client_of(address: str, headers: Mapping[str, str]) -> httpx.Client:
+    # Without certificates, which take longer to read than most cases.
+    return httpx.Client(base_url=address, timeout=PATIENCE_S, trust_env=False, verify=False, headers=headers)  # noqa: S501
+
+
 def limits() -> tuple[str, ...]:
     """Flags that make deadlines short, so that running into one takes seconds."""
+    times = slowness()
     return (
         "--decode-workers",
         str(DECODERS),
         "--decode-timeout-s",
         f"{DECODE_TIMEOUT_S:g}",
         "--fetch-timeout-s",
-        f"{FETCH_TIMEOUT_S:g}",
+        f"{FETCH_TIMEOUT_S * times:.1f}",
         "--body-timeout-s",
-        f"{BODY_TIMEOUT_S:g}",
+        f"{BODY_TIMEOUT_S * times:.1f}",
     )

@@ -268,6 +268,12 @@ class Internet:
         path.write_text(json.dumps({**known, "authority": str(self.certificates.authority)}))
         return path
 
+    def let_go(self) -> None:
+        """Whoever still waits for a host has what there is."""
+        for host in (self.plain, self.secure, self.store):
+            host.closing.set()
+            host.closing = threading.Event()
+
     def dialled(self) -> list[tuple[str, int]]:
         """Every address and port dialled so far, in order."""
         if not self.book.exists():
