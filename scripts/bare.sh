@@ -26,9 +26,9 @@ else
 fi
 if [[ ! -e $machine/etc/debian_version ]]; then
     say "making a bare $SUITE in $machine"
-    debootstrap --variant=minbase --include="$PACKAGES" "$SUITE" "$machine" >"$machine.log" ||
-        die "debootstrap failed; see $machine.log"
-    rm -f "$machine.log"
+    debootstrap --variant=minbase --include="$PACKAGES" "$SUITE" "$machine" >"$machine.debootstrap" ||
+        die "debootstrap failed; see $machine.debootstrap"
+    rm -f "$machine.debootstrap"
     chroot "$machine" useradd --create-home somebody
 fi
 

@@ -19,6 +19,7 @@ END_WITHIN_S = 10
 def main() -> int:
     """Exit status 0 where the answer came and the server ended well."""
     began = time.monotonic()
+    match = None
     with subprocess.Popen(
         ["make", "serve", *sys.argv[1:]],
         stdout=subprocess.PIPE,
@@ -26,8 +27,7 @@ def main() -> int:
         text=True,
         start_new_session=True,
     ) as server:
-        assert server.stdout is not None
-        for line in server.stdout:
+        for line in server.stdout or ():
             print(line[:200].rstrip(), flush=True)
             if match := LINE.search(line.strip()):
                 print(f"first_answer: printed after {time.monotonic() - began:.0f} s", flush=True)
