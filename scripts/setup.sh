@@ -21,7 +21,8 @@ readonly TELL_EVERY_S=5
 # telling WORDS COMMAND...: runs the command, and says every few seconds what WORDS prints: silence looks like a hang.
 telling() {
     local words=$1 since=$SECONDS teller status=0
-    while sleep "$TELL_EVERY_S"; do say "$((SECONDS - since)) s: $("$words")"; done &
+    # The last sleep outlives this function: it must hold neither the caller's pipes nor the lock.
+    while sleep "$TELL_EVERY_S" >/dev/null 2>&1 9>&-; do say "$((SECONDS - since)) s: $("$words")"; done &
     teller=$!
     "${@:2}" || status=$?
     kill "$teller"

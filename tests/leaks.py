@@ -88,13 +88,12 @@ def _processes() -> dict[object, str]:
 
 def _children() -> set[int]:
     """By the kernel's own lists, which cost nothing; where it keeps none, by a look at all processes."""
-    found: set[int] = set()
-    try:
-        for task in Path("/proc/self/task").iterdir():
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                found.update(map(int, (task / "children").read_text().split()))
-    except OSError:
+    if not Path("/proc/thread-self/children").exists():
         return {child.pid for child in psutil.Process().children()}
+    found: set[int] = set()
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that has just ended
+            found.update(map(int, (task / "children").read_text().split()))
     return found
 
 
@@ -118,10 +117,11 @@ def for_the_others() -> Iterator[None]:
 @contextlib.contextmanager
 def all_given_back(whose: str, *, at_last: bool = False) -> Iterator[None]:
     """Fail if the block leaves anything behind; `at_last`, nothing is for others any more."""
-    before = held()
+    before, others = held(), set(_of_the_others)
     yield
     end = time.monotonic() + GIVEN_BACK_WITHIN_S
-    known = before if at_last else Held({**_of_the_others, **before.things})
+    since = {thing: what for thing, what in _of_the_others.items() if thing not in others}
+    known = before if at_last else Held({**since, **before.things})
     while (left := held().more_than(known)) and time.monotonic() < end:
         time.sleep(LOOK_EVERY_S)
     assert not left, f"{whose} has left behind: {'; '.join(left)}"

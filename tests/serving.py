@@ -3,7 +3,8 @@
     with serve("--model", "demo") as server:
         httpx.get(f"{server.address}/health")
 
-Nothing here imports the server, so benches may use it as well as tests.
+Deadlines are those of a quiet machine, and count as many times as this one is slow. Nothing here imports the server, so
+benches may use it as well as tests.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import httpx
 import psutil
 
 from clients.bench.peers import free_port
+from tests.waiting import slowness
 
 START_DEADLINE_S: Final = 150.0
 """From the start of the process to ready. 25 to 45 s are usual on two cores; a busy machine takes longer."""
@@ -67,7 +69,7 @@ class Server:
 
     def await_that(self, holds: Callable[[], bool], what: str, deadline_s: float, every_s: float = 0.1) -> None:
         """Return once `holds`; raise ServingError when the process ends or `deadline_s` passes."""
-        end = time.monotonic() + deadline_s
+        end = time.monotonic() + deadline_s * slowness()
         while not holds():
             if self.process.poll() is not None:
                 raise self.error(f"ended with status {self.process.returncode} before it was {what}")
@@ -108,7 +110,7 @@ class Server:
         family = self.family()
         self.process.send_signal(sign)
         try:
-            status = self.process.wait(deadline_s)
+            status = self.process.wait(deadline_s * slowness())
         except subprocess.TimeoutExpired:
             raise self.error(f"had not ended {deadline_s:g} s after {sign.name}") from None
         self.require_gone(family)
@@ -116,7 +118,7 @@ class Server:
 
     def require_gone(self, family: Sequence[psutil.Process], deadline_s: float = GONE_DEADLINE_S) -> None:
         """Raise ServingError unless all of these processes end in time."""
-        end = time.monotonic() + deadline_s
+        end = time.monotonic() + deadline_s * slowness()
         while left := [process for process in {*family, *self.family()} if runs(process)]:
             if time.monotonic() > end:
                 names = [f"{process.pid} {' '.join(_command(process))[:80]}" for process in left]
