@@ -28,7 +28,7 @@ def await_words(lines: Iterator[str]) -> None:
 def test_a_port_in_use_is_named_at_once(server: Server, client: Client) -> None:
     port = server.address.rpartition(":")[2]
     command = [sys.executable, "-m", "server", "--port", port]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert ended.returncode == 2
     assert f"127.0.0.1:{port} cannot be listened on" in ended.stderr
     assert "Choose another --port" in ended.stderr
@@ -38,7 +38,7 @@ def test_a_port_in_use_is_named_at_once(server: Server, client: Client) -> None:
 
 def test_a_missing_model_is_named(tmp_path: object) -> None:
     with launch("--model", f"{tmp_path}/nothing") as server:
-        assert server.process.wait(60) == 1
+        assert server.process.wait(120) == 1
         assert "There is no folder" in server.output()
         assert "Traceback" not in server.output()
 
@@ -83,7 +83,7 @@ def test_the_death_of_the_engine_is_told_and_ends_the_server(model: str) -> None
         assert whole[0].status_code == 503
         assert whole[0].json()["error"]["code"] == "engine_died"
         assert int(whole[0].headers["retry-after"]) > 0
-        assert server.process.wait(10) != 0
+        assert server.process.wait(60) != 0
         server.require_gone(family)
         assert "The engine died" in server.output()
 
@@ -107,7 +107,7 @@ def test_sigterm_lets_requests_finish(model: str) -> None:
             rest = [line for line in lines if line.startswith("data: ")]
         assert '"finish_reason":"length"' in rest[-2]
         assert rest[-1] == "data: [DONE]"
-        assert server.process.wait(10) == 0
+        assert server.process.wait(60) == 0
         server.require_gone(family)
 
 
