@@ -96,7 +96,7 @@ def poisonous_request(plan: Plan) -> Iterator[Figure]:
     with open_house(plan) as house:
         restarts = _restarts(house)
         whole = house.crowd.ask_all(
-            [words(number, stream=False, max_tokens=plan.size(600, 400)) for number in new_numbers(6)]
+            [words(number, stream=False, max_tokens=plan.size(600, 250)) for number in new_numbers(6)]
         )
         seconds_until(lambda: house.probe.metrics()["vllm:num_requests_running"] >= len(whole), 10)
         poison = house.crowd.ask(_poison())
@@ -195,13 +195,20 @@ def _fail_fast(plan: Plan) -> Iterator[Figure]:
 
 
 def _asked_by_all(crowd: Crowd, plan: Plan) -> list[Exchange]:
-    """32 requests: 24 that are answered, in words and about pictures, streamed and whole; and 8 in their prefill."""
-    makers, length = (words, about_picture), plan.size(500, 250)
+    """24 requests that are answered, in words and about pictures, streamed and whole, and 8 in their prefill.
+
+    In the short form half as many.
+    """
+    makers, length = (words, about_picture), plan.size(500, 150)
     answering = crowd.ask_all(
-        [makers[number // 2 % 2](number, stream=number % 2 == 0, max_tokens=length) for number in new_numbers(WAITERS)]
+        [
+            makers[number // 2 % 2](number, stream=number % 2 == 0, max_tokens=length)
+            for number in new_numbers(plan.size(WAITERS, WAITERS // 2))
+        ]
     )
     await_begun([one for one in answering if one.streamed])
-    prefill = crowd.ask_all([long_prompt(number, stream=number % 2 == 0) for number in new_numbers(PREFILL)])
+    waiting = new_numbers(plan.size(PREFILL, PREFILL // 2))
+    prefill = crowd.ask_all([long_prompt(number, stream=number % 2 == 0) for number in waiting])
     time.sleep(0.1)
     return [*answering, *prefill]
 

@@ -48,7 +48,7 @@ PICTURE = PictureSource("", "messages[0].content[0]")
 CLIP = ClipSource((), "messages[0].content[1]", is_file=True)
 CPU = Device("cpu", "CPU")
 FPS = 1.6
-SAMPLES = 12
+SAMPLES = 10
 SEED = 20_261
 
 Frames = NDArray[np.uint8]

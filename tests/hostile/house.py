@@ -39,7 +39,7 @@ FETCH_TIMEOUT_S: Final = 2.0
 BODY_TIMEOUT_S: Final = 5.0
 DECODE_TIMEOUT_S: Final = 10.0
 """Of CPU time, unlike the others, which are longer on a slow machine."""
-WARM_UPS: Final = 20
+WARM_UPS: Final = 12
 DECODERS: Final = 2
 """Decode workers, so that all of them can be warmed up."""
 PATIENCE_S: Final = 90.0
@@ -189,16 +189,22 @@ class House:
                     workers += process.memory_info().rss
         return Memory(lasting, workers)
 
-    def require_well(self, *, wholly: bool = True) -> None:
-        """A text, and `wholly` a picture, is answered in time by the same engine; nobody was called who must not be."""
-        for name, ask in (("a text", self.ask_text), ("a picture", self.ask_picture))[: 1 + wholly]:
+    def require_up(self) -> None:
+        """The server is ready, with the same engine; nobody was called who must not be."""
+        ready = self.request("GET", "/health/ready")
+        assert ready.status == 200, ready.content
+        self.require_same_engine()
+        assert not self.internet.forbidden(), "an address was dialled that must not be"
+        assert not self.internet.traps.caught, "a forbidden address was reached"
+
+    def require_well(self) -> None:
+        """A text and a picture are answered in time, too."""
+        for name, ask in (("a text", self.ask_text), ("a picture", self.ask_picture)):
             tries = [ask()]
             while min(tries) > WELL_WITHIN_S and len(tries) < TRIES:
                 tries.append(ask())
             assert min(tries) <= WELL_WITHIN_S or min(tries) <= WELL_WITHIN_S * slowness(), f"{name} took {tries} s"
-        self.require_same_engine()
-        assert not self.internet.forbidden(), "an address was dialled that must not be"
-        assert not self.internet.traps.caught, "a forbidden address was reached"
+        self.require_up()
 
     def ask_text(self) -> float:
         answer = self.chat(said(f"Hello {next(self.numbers)}", max_tokens=1))
