@@ -58,7 +58,7 @@ def test_a_draining_house_finishes_what_it_has_and_takes_nothing_new() -> None:
     with open_house(Script()) as house:
         house.engine.script = Script(first_delay=0.3)
         with house.raw_chat(body()) as guest:
-            assert eventually(lambda: house.engine.running == 1)
+            assert eventually(lambda: house.engine.requests)
             house.services.gate.drain()
             response = house.ask()
             assert error_of(response, 503)["code"] == "draining"

@@ -130,8 +130,9 @@ def test_a_refused_request_is_sent_again_after_a_moment_and_answered() -> None:
         house.engine.script = Script(first_delay=0.3)  # for the next request
         guest.close()
         assert eventually(lambda: house.at_rest)
+        house.engine.requests.clear()
         guest = house.raw_chat(body())
-        assert eventually(lambda: house.engine.running == 1)
+        assert eventually(lambda: house.engine.requests)
         reply = client.chat.completions.create(model=NAME, messages=[{"role": "user", "content": "Hello"}])
         assert reply.choices[0].message.content == ANSWER
         guest.close()

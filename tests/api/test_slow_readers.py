@@ -111,7 +111,7 @@ def test_a_reader_that_reads_nothing_of_a_whole_reply_is_cut_off_too() -> None:
         house.engine.script = LARGE
         before = reading(house, "ain_connections_stalled_total")
         with narrow_line(house):
-            assert eventually(lambda: house.engine.running == 1)
+            assert eventually(lambda: house.engine.requests)
             assert eventually(lambda: reading(house, "ain_connections_stalled_total") == before + 1)
         assert eventually(lambda: house.at_rest)
 
