@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from server.demo.fonts import ArabicLayoutMissing
 from server.media.pool import DECODERS
@@ -17,6 +18,11 @@ from tests.leaks import all_given_back, for_the_others, keep_what_stays, with_ta
 
 # As the server itself does at its start: the fork server imports torch once, and decode workers are there at once.
 multiprocessing.set_forkserver_preload([DECODERS])
+
+
+# How long an example takes is the machine's affair.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 
 @pytest.fixture

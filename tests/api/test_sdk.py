@@ -133,7 +133,8 @@ def test_a_refused_request_is_sent_again_after_a_moment_and_answered() -> None:
         house.engine.requests.clear()
         guest = house.raw_chat(body())
         assert eventually(lambda: house.engine.requests)
-        reply = client.chat.completions.create(model=NAME, messages=[{"role": "user", "content": "Hello"}])
+        patient = client.with_options(max_retries=10)  # as often as the guest needs on a busy machine
+        reply = patient.chat.completions.create(model=NAME, messages=[{"role": "user", "content": "Hello"}])
         assert reply.choices[0].message.content == ANSWER
         guest.close()
 

@@ -105,7 +105,7 @@ async def fetching(
     site: Site | None = None, names: Names | None = None, context: ssl.SSLContext | None = CERTIFICATES, **limits: Any
 ) -> AsyncIterator[Fetcher]:
     """A fetcher for which loopback is an allowed network, unless `limits` says otherwise."""
-    settings: dict[str, Any] = {"allowed_networks": ("127.0.0.1",), "timeout_s": 5.0}
+    settings: dict[str, Any] = {"allowed_networks": ("127.0.0.1",), "timeout_s": 60.0}
     if site is not None:
         settings["ports"] = (site.port,)
     fetcher = Fetcher(
