@@ -13,7 +13,6 @@ import socket
 import socketserver
 import ssl
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -89,11 +88,15 @@ def turning(*answers: Answers) -> Callable[[int], Answers]:
     return lambda number: answers[min(number, len(answers) - 1)]
 
 
+_hurried = threading.Event()
+"""Set for a moment when nobody waits for names any more."""
+
+
 def late(seconds: float, answers: Answers) -> Callable[[int], Answers]:
     """A name server that takes its time."""
 
     def answer(_: int) -> Answers:
-        time.sleep(seconds)
+        _hurried.wait(seconds)
         return answers
 
     return answer
@@ -273,6 +276,8 @@ class Internet:
         for host in (self.plain, self.secure, self.store):
             host.closing.set()
             host.closing = threading.Event()
+        _hurried.set()  # wakes all who wait, also if it is cleared before they run
+        _hurried.clear()
 
     def dialled(self) -> list[tuple[str, int]]:
         """Every address and port dialled so far, in order."""
