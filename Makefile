@@ -28,11 +28,15 @@ serve: setup ## serve the demo model; MODEL=hub-id-or-folder HOST= PORT= ENGINE=
 
 .PHONY: test
 test: setup-dev ## run every test that needs no GPU and no minutes; ARGS="..." goes to pytest
-	@$(PYTHON_IN_VENV) -m pytest -m 'not slow' $(ARGS)
+	@$(PYTHON_IN_VENV) -m pytest -m 'not slow' -n 2 --no-loadscope-reorder $(ARGS)
 
 .PHONY: test-slow
 test-slow: setup-dev ## run the tests that take minutes, such as AIN's shape on the CPU
 	@$(PYTHON_IN_VENV) -m pytest -m slow $(ARGS)
+
+.PHONY: steady
+steady: ## run `make test` three times, once on a busy machine, and quick tests ten times in random order
+	@scripts/steady.sh
 
 .PHONY: check
 check: setup-dev ## lint and types: Python, shell, container files

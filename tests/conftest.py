@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from server.demo.fonts import ArabicLayoutMissing
 from server.media.pool import DECODERS
@@ -39,8 +41,25 @@ SHUFFLED = {"contracts", "unit", "api", "fuzz"}
 tests share a real server, and each would start one if they were mixed; in `hostile` the last looks back at all."""
 
 
+SERIAL = {"hostile", "e2e", "drills"}
+"""Each has a server that takes what the machine has, so they all run in one process, after the others."""
+
+
 def stage_of(item: pytest.Item) -> str:
     return item.path.relative_to(Path(__file__).parent).parts[0]
+
+
+class _Stages(LoadScopeScheduling):
+    """Hands whole files to the processes of `pytest -n`, and what is serial to one of them."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "servers" if file.split("/")[1] in SERIAL else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _Stages:
+    return _Stages(config, log)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

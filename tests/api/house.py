@@ -125,7 +125,8 @@ def open_house(script: Script | None = None, *, up: bool = True, **settings: Any
     )
     server = uvicorn.Server(config)
     listener = socket.create_server(("127.0.0.1", 0))
-    thread = threading.Thread(target=server.run, args=([listener],), name="house")
+    ends: list[BaseException | None] = []
+    thread = threading.Thread(target=_run, args=(server, listener, ends), name="house")
     thread.start()
     port = listener.getsockname()[1]
     try:
@@ -141,7 +142,18 @@ def open_house(script: Script | None = None, *, up: bool = True, **settings: Any
         thread.join(10)
         listener.close()
         assert not thread.is_alive()
+        assert ends == [None]
         engine.requests.clear()  # and with them their pictures
+
+
+def _run(server: uvicorn.Server, listener: socket.socket, ends: list[BaseException | None]) -> None:
+    """Run a server to its end, and note what that was."""
+    try:
+        server.run([listener])
+    except BaseException as error:
+        ends.append(error)
+        raise
+    ends.append(None)
 
 
 def _client(port: int) -> httpx.Client:

@@ -39,9 +39,9 @@ DRILLS: dict[str, str] = {
 """Every drill by its name, as module:function, in the order in which they run."""
 
 OF_BALANCERS = frozenset({"rolling", "replica", "affinity"})
-OF_SPEED = frozenset({"overload", "adaptive", "fairness", "soak"})
-"""Those that fill the machine for minutes to see what it bears. A few seconds of them show little: they are left out of
-`make test`, and `make test-slow` has their short forms."""
+LONG = frozenset({"overload", "adaptive", "fairness", "soak", "poison"})
+"""Those that fill the machine for minutes to see what it bears, of which a few seconds show little, and the one that
+has the engine start again and again. They are left out of `make test`; `make test-slow` has their short forms."""
 
 RESULTS = Path("build/drills.json")
 

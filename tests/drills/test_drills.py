@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.drills.__main__ import DRILLS, OF_BALANCERS, OF_SPEED, run
+from tests.drills.__main__ import DRILLS, LONG, OF_BALANCERS, run
 from tests.drills.balancers import shared_replicas
 from tests.drills.drill import Figure, Plan
 from tests.drills.house import shared_house
@@ -32,7 +32,7 @@ def _replicas() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_house")
-@pytest.mark.parametrize("name", [name for name in DRILLS if name not in OF_BALANCERS | OF_SPEED])
+@pytest.mark.parametrize("name", [name for name in DRILLS if name not in OF_BALANCERS | LONG])
 def test_a_server_bears_it(name: str) -> None:
     require(name)
 
@@ -44,8 +44,8 @@ def test_nobody_before_a_balancer_notices_it(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in DRILLS if name in OF_SPEED])
-def test_a_full_machine_bears_it(name: str) -> None:
+@pytest.mark.parametrize("name", [name for name in DRILLS if name in LONG])
+def test_a_server_bears_it_for_minutes(name: str) -> None:
     require(name)
 
 

@@ -37,7 +37,7 @@ WELL_WITHIN_S: Final = 2.0
 TRIES: Final = 3
 FETCH_TIMEOUT_S: Final = 2.0
 BODY_TIMEOUT_S: Final = 5.0
-DECODE_TIMEOUT_S: Final = 10.0
+DECODE_TIMEOUT_S: Final = 6.0
 """Of CPU time, unlike the others, which are longer on a slow machine."""
 WARM_UPS: Final = 12
 DECODERS: Final = 2

@@ -74,7 +74,7 @@ def test_a_huge_header_is_not_even_hashed(monkeypatch: pytest.MonkeyPatch) -> No
     refusal(ring, "Bearer " + "x" * MAX_HEADER_LENGTH)
 
 
-@pytest.mark.parametrize("key", [KEY, OTHER, new_key()])
+@pytest.mark.parametrize("key", [KEY, OTHER, new_key()], ids=["first", "last", "unknown"])
 def test_every_key_is_compared_whichever_fits(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     ring = KeyRing([KEY, new_key(), OTHER])
     compared: list[object] = []
