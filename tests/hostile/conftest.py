@@ -38,6 +38,7 @@ def shared_house(internet: Internet) -> Iterator[House]:
 @pytest.fixture
 def house(shared_house: House) -> Iterator[House]:
     """Visited by a client of the test's own; after it no host keeps anybody waiting."""
+    shared_house.internet.hold()
     with shared_house.visited() as house:
         yield house
     house.internet.let_go()

@@ -89,7 +89,7 @@ def turning(*answers: Answers) -> Callable[[int], Answers]:
 
 
 _hurried = threading.Event()
-"""Set for a moment when nobody waits for names any more."""
+"""Set as long as nobody waits for names: who asks for the address has to ask for the other kind after that."""
 
 
 def late(seconds: float, answers: Answers) -> Callable[[int], Answers]:
@@ -276,7 +276,10 @@ class Internet:
         for host in (self.plain, self.secure, self.store):
             host.closing.set()
             host.closing = threading.Event()
-        _hurried.set()  # wakes all who wait, also if it is cleared before they run
+        _hurried.set()
+
+    def hold(self) -> None:
+        """From now on hosts and name servers keep waiting who asks them, as is their way."""
         _hurried.clear()
 
     def dialled(self) -> list[tuple[str, int]]:
