@@ -96,8 +96,16 @@ def as_toml(settings: Settings) -> str:
             lines += ["", f"# ---- {group}"]
         lines.append(_toml_line(row.name, getattr(settings, row.name), row.default))
     lines += ["", "[engine_args]"]
-    lines += [_toml_line(json.dumps(name), value, "null") for name, value in settings.engine_args.items()]
+    lines += [_engine_line(name, value) for name, value in settings.engine_args.items()]
     return "\n".join(lines) + "\n"
+
+
+def _engine_line(name: str, value: Any) -> str:
+    from server.settings import SECRET_NAME
+
+    if SECRET_NAME.search(name):
+        return f"# {json.dumps(name)}: set, not shown"
+    return _toml_line(json.dumps(name), value, "null")
 
 
 def _toml_line(name: str, value: Any, unset: str) -> str:

@@ -16,12 +16,14 @@
     ├── RequestTimeout        408 timeout_error
     ├── BodyTooLarge          413 invalid_request_error
     ├── HeadTooLarge          431 invalid_request_error
+    ├── TransferCodingUnknown 501 invalid_request_error
     ├── RateLimited           429 rate_limit_error, retryable, with Retry-After
     ├── InternalError         500 server_error
     ├── DeadlineExceeded      504 timeout_error, not worth a retry: the time that the client gave is over
     └── Unavailable           503 server_error, retryable, with Retry-After
         ├── Overloaded             code overloaded
-        │   └── TooManyBodies          code overloaded
+        │   ├── TooManyBodies          code overloaded
+        │   └── TooManyConnections     code too_many_connections
         ├── EngineNotReady         code engine_not_ready
         ├── EngineDied             code engine_died
         └── Draining               code draining
@@ -205,6 +207,15 @@ class HeadTooLarge(ApiError):
     closes = True
 
 
+class TransferCodingUnknown(ApiError):
+    """RFC 9112, 6.1."""
+
+    status = 501
+    type = "invalid_request_error"
+    default_code = "invalid_http"
+    closes = True
+
+
 class RateLimited(ApiError):
     """A key has used up what it may."""
 
@@ -248,6 +259,13 @@ class TooManyBodies(Overloaded):
     """No memory for another request body."""
 
     default_code = "overloaded"
+    closes = True
+
+
+class TooManyConnections(Overloaded):
+    """No room for another connection."""
+
+    default_code = "too_many_connections"
     closes = True
 
 

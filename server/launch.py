@@ -23,13 +23,14 @@ from server.app import create_app, key_ring
 from server.engine.arguments import engine_environment
 from server.engine.device import Device, find_device
 from server.engine.output import redirect_output
-from server.engine.processes import ZYGOTE, end_all, start_fork_server
+from server.engine.processes import ZYGOTE, end_all, keep_memory_private, start_fork_server
 from server.engine.setup import set_up_engine
 from server.media.addresses import AllowList
 from server.media.files import Folders
 from server.media.pool import DECODERS
+from server.routes.connections import Connections
 from server.routes.door import Door
-from server.routes.http11 import bounded_http
+from server.routes.http11 import Bounds, bounded_http
 from server.services import Services
 from server.settings import Settings, SettingsError
 from server.telemetry.console import LOG_LINES, Console
@@ -63,6 +64,7 @@ def serve(settings: Settings) -> int:
     configure_logs(settings.log_level, terminal, settings.log_format)
     for warning in keys.warnings:
         console.note(warning)
+    keep_memory_private()
     _allow_descriptors()
     _return_large_blocks()
     status = FAILED
@@ -114,7 +116,11 @@ class Process(uvicorn.Server):
             uvicorn.Config(
                 app,
                 loop="uvloop",
-                http=bounded_http(settings.stalled_timeout_s, Door(self._services)),
+                http=bounded_http(
+                    Bounds(settings.stalled_timeout_s, settings.body_timeout_s),
+                    Connections(settings.max_connections or most_connections(), settings.max_connections_per_address),
+                    Door(self._services),
+                ),
                 ws="none",
                 log_config=None,
                 access_log=False,
@@ -133,6 +139,8 @@ class Process(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        if self._settings.api_keys_file is not None:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._services.key_watch.look_now)
         self._bounding = asyncio.create_task(keep_bounded(self._log_file, self._settings.log_max_mib << 20))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -205,6 +213,12 @@ def _allow_descriptors() -> None:
     most = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
     if soft != resource.RLIM_INFINITY and soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def most_connections() -> int:
+    """As many as leave a quarter of this process's descriptors for pictures, hosts and the engine."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return (DESCRIPTORS if soft == resource.RLIM_INFINITY else min(soft, DESCRIPTORS)) * 3 // 4
 
 
 def _return_large_blocks() -> None:

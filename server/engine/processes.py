@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import multiprocessing
 import os
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 import psutil
 
 from server.engine.protocol import Pulse
+from server.settings import SECRET_NAME
 
 ZYGOTE = "server.engine.zygote_preload"
 NEVER_AGAIN = frozenset({psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD})
@@ -23,7 +25,9 @@ NEVER_AGAIN = frozenset({psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE, psutil.STA
 KILLED_WITHIN_S = 3.0
 MAPPED = re.compile(r" /dev/shm/(psm_\w+)$", re.MULTILINE)
 """Shared memory of multiprocessing in /proc/PID/maps, as long as it has a name."""
-OPERATORS_OWN = frozenset({"OMP_NUM_THREADS"})
+PR_SET_DUMPABLE = 4
+"""Of linux/prctl.h."""
+OPERATORS_OWN = frozenset({"OMP_NUM_THREADS", "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "VLLM_HOST_IP"})
 """Variables of other programs than ours and vLLM's: what an operator has set for them wins."""
 
 
@@ -40,13 +44,26 @@ def start_fork_server(modules: Sequence[str], environment: Mapping[str, str]) ->
         else:
             os.environ[name] = value
     multiprocessing.set_forkserver_preload(list(modules))
-    forkserver.ensure_running()
+    with _without_secrets():
+        forkserver.ensure_running()
 
 
-def usable_cores() -> int:
-    """Physical cores that this process may run on."""
-    allowed = len(os.sched_getaffinity(0))
-    return min(allowed, psutil.cpu_count(logical=False) or allowed)
+@contextlib.contextmanager
+def _without_secrets() -> Iterator[None]:
+    """What opens doors is for this process alone: a program that it starts meanwhile does not inherit it."""
+    kept = {name: os.environ.pop(name) for name in list(os.environ) if SECRET_NAME.search(name)}
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
+
+
+def keep_memory_private() -> None:
+    """Nobody but root may look into this process any more, nor at what it was started with: prctl(2).
+
+    Its decode workers run as the same user, and in its environment stand its keys.
+    """
+    ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def logging_to_file(log_file: Path, scratch: Path) -> dict[str, str]:

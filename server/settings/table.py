@@ -36,6 +36,9 @@ ENV_PREFIX = "AIN_"
 MIN_KEY_LENGTH = 22
 """128 bits need 22 characters in base64: what is shorter can be guessed."""
 
+SECRET_NAME = re.compile(r"(^|_)(API)?KEYS?($|_)|(^|_)TOKEN($|_)|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
+"""Names of variables and engine arguments whose values are shown to nobody, and passed on to nobody."""
+
 Group = Literal[
     "Model",
     "Network",
@@ -163,6 +166,21 @@ class Settings(BaseSettings):
         "client never sends into a connection that is just closing.",
         ge=1,
         le=86_400,
+    )
+    max_connections: int | None = _setting(
+        "Network",
+        None,
+        "How many connections may be open at once. With more, those without a request are closed, the oldest first.",
+        unset="three quarters of the process's descriptors",
+        ge=8,
+        le=1_000_000,
+    )
+    max_connections_per_address: int = _setting(
+        "Network",
+        0,
+        "How many of them may come from one address; 0 sets no such limit, which is right behind a proxy.",
+        ge=0,
+        le=1_000_000,
     )
 
     # ---- Keys

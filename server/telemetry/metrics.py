@@ -26,6 +26,8 @@ SECONDS = Histogram(
 )
 ERRORS = Counter("ain_errors", "Requests that the server did not answer to their end, streams too, by code.", ["code"])
 STALLED = Counter("ain_connections_stalled", "Connections cut because the client did not read its reply.")
+TURNED_AWAY = Counter("ain_connections_turned_away", "Connections for which there was no room.")
+GAVE_WAY = Counter("ain_connections_gave_way", "Connections without a request that were closed to make room.")
 QUEUE_SECONDS = Histogram(
     "ain_queue_seconds",
     "Seconds that requests waited for their turn, of those that were let in.",

@@ -21,8 +21,9 @@ from server.app import create_app
 from server.core import GenerationRequest
 from server.engine.scripted import Script, ScriptedEngine
 from server.engine.setup import EngineSetup
+from server.routes.connections import Connections
 from server.routes.door import Door
-from server.routes.http11 import bounded_http
+from server.routes.http11 import BoundedHttp, Bounds, bounded_http
 from server.services import Services
 from server.settings import Settings
 from tests.model import FOLDER, MODEL, NAME
@@ -117,7 +118,7 @@ def open_house(script: Script | None = None, *, up: bool = True, **settings: Any
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http=bounded_http(app.state.services.settings.stalled_timeout_s, Door(app.state.services)),
+        http=_protocol(app.state.services),
         ws="none",
         log_config=None,
         access_log=False,
@@ -154,6 +155,12 @@ def _run(server: uvicorn.Server, listener: socket.socket, ends: list[BaseExcepti
         ends.append(error)
         raise
     ends.append(None)
+
+
+def _protocol(services: Services) -> type[BoundedHttp]:
+    settings = services.settings
+    connections = Connections(settings.max_connections or 1000, settings.max_connections_per_address)
+    return bounded_http(Bounds(settings.stalled_timeout_s, settings.body_timeout_s), connections, Door(services))
 
 
 def _client(port: int) -> httpx.Client:

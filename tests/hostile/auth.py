@@ -27,6 +27,11 @@ def _get(path: bytes, *headers: bytes) -> Callable[[House], Answer]:
     return lambda house: house.raw(b"GET " + path + b" HTTP/1.1\r\n" + lines + b"\r\n")
 
 
+def _in_a_trailer(house: House) -> Answer:
+    content = b"%x\r\n%b\r\n0\r\nauthorization: Bearer %b\r\n\r\n" % (len(HELLO), HELLO, KEY.encode())
+    return house.raw(HEAD + b"transfer-encoding: chunked\r\n\r\n" + content)
+
+
 REFUSED: Final = {
     "no header": _with(),
     "an empty header": _with(b"authorization:"),
@@ -46,10 +51,8 @@ REFUSED: Final = {
     "not ASCII": _with(b"authorization: Bearer \xff\xfe\xc3\xa9\xd9\x85"),
     "a NUL": _with(b"authorization: Bearer a%00"),
     "a tab": _with(f"authorization: Bearer\t{KEY}".encode()),
-    "two headers, the wrong one first": _with(b"authorization: Bearer wrong", f"authorization: Bearer {KEY}".encode()),
     "another header": _with(f"x-api-key: {KEY}".encode(), f"api-key: {KEY}".encode(), f"cookie: key={KEY}".encode()),
     "in the address": _with(path=f"{PATH}?api_key={KEY}&key={KEY}&access_token={KEY}".encode()),
-    "an open path as a host": _with(b"host: localhost/health?"),
     "an open path as a prefix": _with(path=b"//health/../v1/chat/completions"),
     "models": _get(b"/v1/models"),
     "metrics": _get(b"/metrics"),
@@ -62,8 +65,18 @@ REFUSED: Final = {
     "behind a proxy, it says": _get(b"/metrics", b"x-forwarded-for: 127.0.0.1", b"x-original-url: /health"),
 }
 
+AMBIGUOUS: Final = {
+    "two headers, the wrong one first": _with(b"authorization: Bearer wrong", f"authorization: Bearer {KEY}".encode()),
+    "two headers, the right one first": _with(f"authorization: Bearer {KEY}".encode(), b"authorization: Bearer wrong"),
+    "the right key twice": _with(*[f"authorization: Bearer {KEY}".encode()] * 2),
+    "an open path as a second host": _with(b"host: localhost/health?"),
+}
+"""What one reads so and another otherwise is no request."""
+
 CASES: Final[dict[str, Case]] = {
     **{name: Case(send, 401, "invalid_api_key") for name, send in REFUSED.items()},
+    **{name: Case(send, 400, "invalid_http") for name, send in AMBIGUOUS.items()},
+    "the right key in a trailer": Case(_in_a_trailer, 401, "invalid_api_key"),
     "70 KB": Case(_with(b"authorization: Bearer " + b"a" * 70_000), 431, "invalid_http"),
     "the right key": Case(_with(f"authorization: Bearer {KEY}".encode()), 200),
     "the right key, oddly written": Case(_with(f"AUTHORIZATION:   bEaReR   {KEY}  ".encode()), 200),

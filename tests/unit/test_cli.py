@@ -126,6 +126,15 @@ def test_printed_settings_show_no_keys(capsys: pytest.CaptureFixture[str]) -> No
     assert "api_keys" not in tomllib.loads(out)
 
 
+@pytest.mark.parametrize("name", ["hf_token", "api_key", "S3_SECRET_ACCESS_KEY", "ssl_password"])
+def test_printed_settings_show_no_secrets_of_the_engine(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    assert main(["--engine-arg", f"{name}=hidden-words", "--engine-arg", "seed=5", "--print-settings"]) == 0
+    out = capsys.readouterr().out
+    assert "hidden-words" not in out
+    assert f'# "{name}": set, not shown' in out
+    assert tomllib.loads(out)["engine_args"] == {"seed": 5}
+
+
 def test_printing_wrong_settings_is_an_error_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--print-settings", "--port", "x"]) == 2
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -115,6 +116,45 @@ def test_no_engine_process_outlives_a_server_that_is_killed() -> None:
     parent.wait()
     parent.stdout.close()
     assert eventually(lambda: not psutil.pid_exists(child) or is_zombie(child))
+
+
+SECRETS = """
+import ctypes, multiprocessing, os
+from server.engine.processes import keep_memory_private, start_fork_server
+
+def tell():
+    names = ("AIN_API_KEYS", "HF_TOKEN", "MY_SECRET", "TOKENIZERS_PARALLELISM", "PATH")
+    print(*(name for name in names if name in os.environ), flush=True)
+
+if __name__ == "__main__":
+    keep_memory_private()
+    start_fork_server([], {})
+    process = multiprocessing.get_context("forkserver").Process(target=tell)
+    process.start()
+    process.join()
+    tell()
+    print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), flush=True)  # PR_GET_DUMPABLE
+    input()
+"""
+
+
+def test_no_process_inherits_a_secret_and_nobody_may_look_into_the_server(tmp_path: Path) -> None:
+    """But the server itself still knows them: it fetches models."""
+    script = tmp_path / "script.py"
+    script.write_text(SECRETS)
+    known = {"AIN_API_KEYS": "a", "HF_TOKEN": "b", "MY_SECRET": "c", "TOKENIZERS_PARALLELISM": "false"}
+    with subprocess.Popen(
+        [sys.executable, str(script)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **known, "PYTHONPATH": str(Path(__file__).parents[3])},
+    ) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline().split() == ["TOKENIZERS_PARALLELISM", "PATH"]
+        assert server.stdout.readline().split() == [*known, "PATH"]
+        assert server.stdout.readline() == "0\n"
+        server.communicate("\n")
 
 
 WAITING = """
