@@ -89,15 +89,17 @@ async def bring_up(services: Services, console: Console, set_up_engine: SetUpEng
         console.note(note)
     warm_up = partial(_first_request, family=family) if settings.warmup else None
     services.engine = engine = Supervisor(setup.make, _patience(settings, setup), warm_up)
-    watch(lambda: [*services.gate.readings(), *engine.readings()])
+    watch(lambda: [*services.readings(), *engine.readings()])
     await engine.start(steps.begin)
     services.gate.fit_to_engine(engine.concurrency)
     services.preparer = preparer = set_up_media(settings, family, setup.max_pixels, engine.max_model_len)
-    watch(lambda: [*services.gate.readings(), *engine.readings(), *preparer.readings()])
+    watch(lambda: [*services.readings(), *engine.readings(), *preparer.readings()])
     workers = asyncio.create_task(preparer.start())
     steps.begin("Start the decode workers")
     await _within(workers, WORKERS_UP_WITHIN_S)
     steps.end()
+    if preparer.pool.unboxed:
+        console.note(f"Decode workers keep more rights than they need; this machine refuses: {preparer.pool.unboxed}")
     settle_heap()
     services.inference = Inference(
         engine=engine,

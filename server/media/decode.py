@@ -425,3 +425,12 @@ def read_orientation(tiff: bytes | memoryview) -> int:
     except (KeyError, struct.error):  # damaged metadata does not spoil the pixels
         pass
     return 1
+
+
+def sample(kind: str) -> bytes:
+    """A small file of a format, by Pillow's name for it; of GIF with two frames."""
+    target = io.BytesIO()
+    first, second = Image.new("RGB", (64, 64), "red"), Image.new("RGB", (64, 64), "blue")
+    more = {"save_all": True, "append_images": [second], "duration": 500} if kind == "GIF" else {}
+    first.save(target, kind, **more)
+    return target.getvalue()

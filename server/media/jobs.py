@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +26,8 @@ from server.errors import (
     MediaKind,
 )
 from server.media.channel import Octets
+from server.media.limits import CHANNELS, WorkLimits
+from server.media.pixels import FRAMES, picture_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,8 @@ class File:
     size: int
     base64: bool
     """Whether it is still encoded."""
+    escaped: bool = False
+    """Whether that stands there with JSON's escapes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +143,50 @@ def unpack_answer(message: bytes) -> list[Cut]:
             if name in ERRORS:
                 raise ERRORS[name](text, code=code, param=param)
     raise ValueError("a worker's answer is malformed")
+
+
+def require_wanted(job: Job, cuts: Sequence[Cut], limits: WorkLimits) -> None:
+    """Hold a worker's result against what was asked of it.
+
+    Raises ValueError for what no worker of ours makes of such a job: more than one picture, a page that nobody asked
+    for, patches of another size, or more tokens than there is room for.
+    """
+    patch = limits.pixels.patch
+    each = CHANNELS if patch == 1 else CHANNELS * FRAMES * patch**2
+    grids = [cut.patches.grid_thw for cut in cuts]
+    if (
+        any(cut.patches.bytes_each != each for cut in cuts)
+        or sum(picture_tokens(grid, limits.pixels.merge) for grid in grids) > job.max_tokens
+        or not SHAPES[type(job)](job, cuts)
+    ):
+        raise ValueError("a worker's answer is not what it was asked for")
+
+
+def _is_picture(job: PictureJob, cuts: Sequence[Cut]) -> bool:
+    return len(cuts) == 1 and cuts[0].patches.grid_thw[0] == 1 and cuts[0].fps is None and cuts[0].page is None
+
+
+def _is_clip(job: ClipJob, cuts: Sequence[Cut]) -> bool:
+    return len(cuts) == 1 and cuts[0].fps is not None and cuts[0].page is None
+
+
+def _are_pages(job: PagesJob, cuts: Sequence[Cut]) -> bool:
+    ranges = job.pages or ((1, None),)
+    return all(
+        cut.fps is None
+        and cut.patches.grid_thw[0] == 1
+        and cut.page is not None
+        and any(first <= cut.page and (last is None or cut.page <= last) for first, last in ranges)
+        for cut in cuts
+    )
+
+
+SHAPES: dict[type[Job], Callable[[Any, Sequence[Cut]], bool]] = {
+    PictureJob: _is_picture,
+    ClipJob: _is_clip,
+    PagesJob: _are_pages,
+}
+"""Whether a result is of the kind that each kind of job has."""
 
 
 def pictures_of(cuts: Sequence[Cut], memory: Octets, digest: str) -> tuple[Picture, ...]:

@@ -99,6 +99,8 @@ class WorkerPool:
         self._arguments = arguments
         self._size = size
         self.seconds = seconds
+        self.unboxed = ""
+        """What of a worker's box this machine does not give, in words."""
         self._idle: list[_Worker] = []
         self._queues: OrderedDict[str, deque[asyncio.Future[_Worker]]] = OrderedDict()
         """Who waits for a worker, by tenant; the tenant whose turn it is comes first."""
@@ -119,6 +121,9 @@ class WorkerPool:
             Reading("ain_media_jobs", "Jobs given to decode workers.", self._jobs, is_counter=True),
             Reading("ain_media_jobs_waiting", "Jobs that wait for a decode worker.", self._waiting),
             Reading("ain_media_workers", "Decode workers that there are to be.", self._size),
+            Reading(
+                "ain_media_workers_unboxed", "1 where a worker keeps more rights than it needs.", bool(self.unboxed)
+            ),
             Reading("ain_media_workers_busy", "Decode workers at work.", self._working),
             Reading("ain_media_workers_lost", lost, self._died, is_counter=True, labels=(("reason", "died"),)),
             Reading("ain_media_workers_lost", lost, self._overran, is_counter=True, labels=(("reason", "overran"),)),
@@ -282,7 +287,7 @@ class WorkerPool:
                 process = await anyio.to_thread.run_sync(birth.fork, self._main, arguments, abandon_on_cancel=True)
             finally:
                 theirs.close()  # else its end would not be seen when the worker has gone
-            await anyio.to_thread.run_sync(_await_ready, ours, abandon_on_cancel=True)
+            self.unboxed = await anyio.to_thread.run_sync(_await_ready, ours, abandon_on_cancel=True)
             usage = psutil.Process(process.pid)
         except BaseException:
             ours.close()
@@ -340,11 +345,13 @@ def _keep(tasks: set[asyncio.Task[None]], task: asyncio.Task[None]) -> None:
     task.add_done_callback(tasks.discard)
 
 
-def _await_ready(channel: Channel) -> None:
+def _await_ready(channel: Channel) -> str:
+    """What a worker says of its box once it is up: what of that could not be had."""
     channel.socket.settimeout(UP_WITHIN_S)
     message, _ = channel.receive()
-    if message != READY:
+    if not message.startswith(READY):
         raise ChannelClosed
+    return message.removeprefix(READY).decode(errors="replace")
 
 
 def _discard(answer: asyncio.Future[Answer]) -> None:

@@ -5,18 +5,22 @@ Nothing here waits, keeps anything from one job to the next, or knows the proces
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import orjson
 import pybase64
 
-from server.errors import InvalidFile, InvalidImage
+from server.errors import BadRequest, InvalidFile, InvalidImage
+from server.media.box import seccomp
 from server.media.channel import Growing, Octets
-from server.media.decode import open_picture
+from server.media.decode import open_picture, sample
 from server.media.frames import listed_frame_size
-from server.media.jobs import KIND_OF, ClipJob, Cut, Job, PagesJob, PictureJob
+from server.media.jobs import KIND_OF, ClipJob, Cut, File, Job, PagesJob, PictureJob
 from server.media.limits import WorkLimits, too_many_tokens
 from server.media.patches import cut_into
 from server.media.pdf import draw_pages
@@ -25,6 +29,19 @@ from server.media.resize import resize
 from server.media.sources import bad_base64
 from server.media.video import decode_clip
 
+seccomp()  # as all that is heavy: once, for all workers
+
+FEW = 4096
+"""Prompt tokens; more than a sample has."""
+REHEARSED = ("PNG", "JPEG", "WEBP", "GIF")
+DOCUMENT = (
+    b"%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n2 0 obj<</Type/Pages/Kids[3 0 R]/Count 1>>endobj\n"
+    b"3 0 obj<</Type/Page/Parent 2 0 R/MediaBox[0 0 99 99]/Contents 4 0 R/Resources<</Font<</F<</Type/Font"
+    b"/Subtype/Type1/BaseFont/Helvetica>>>>>>>>endobj\n"
+    b"4 0 obj<</Length 26>>stream\nBT /F 9 Tf (x) Tj ET     \nendstream endobj\n"
+    b"trailer<</Root 1 0 R>>"
+)
+"""A page with a letter on it: fonts are looked for when one is first needed."""
 WHITESPACE = b" \t\r\n\f\v"
 
 
@@ -36,20 +53,38 @@ def do(job: Job, files: memoryview, limits: WorkLimits, memory: Growing) -> list
     """
     data, start = [], 0
     for file in job.files:
-        data.append(_bytes_of(files[start : start + file.size], job, file.base64))
+        data.append(_bytes_of(files[start : start + file.size], job, file))
         start += file.size
     return list(WAYS[type(job)](job, data, limits, memory))
 
 
-def _bytes_of(file: memoryview, job: Job, encoded: bool) -> bytes:
-    if not encoded:
-        return bytes(file)
+def rehearse(limits: WorkLimits) -> None:
+    """Decode one file of each kind, so that libraries load what they load late: soon there will be no files.
+
+    In the worker, not where all are forked from: what draws and resizes would start threads there.
+    """
+    pictures = {kind: sample(kind) for kind in REHEARSED}
+    jobs: list[tuple[Job, bytes]] = [(PictureJob("", FEW), content) for content in pictures.values()]
+    jobs += [(ClipJob("", FEW), pictures["GIF"]), (PagesJob("", FEW), DOCUMENT)]
+    for job, content in jobs:
+        memory = Growing()
+        with contextlib.suppress(BadRequest):  # an operator's limits may allow nothing so small
+            do(replace(job, files=(File(len(content), base64=False),)), memoryview(content), limits, memory)
+        memory.close()
+    Growing.forget()
+
+
+def _bytes_of(content: memoryview, job: Job, file: File) -> bytes:
+    if not file.base64:
+        return bytes(content)
     try:
-        return pybase64.b64decode(file, validate=True)
+        if file.escaped:
+            content = memoryview(orjson.loads(b"".join((b'"', content, b'"'))).encode())
+        return pybase64.b64decode(content, validate=True)
     except ValueError:
         pass  # many clients wrap their lines
     try:
-        return pybase64.b64decode(bytes(file).translate(None, WHITESPACE), validate=True)
+        return pybase64.b64decode(bytes(content).translate(None, WHITESPACE), validate=True)
     except ValueError:
         raise bad_base64(KIND_OF[type(job)], job.param) from None
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from server.errors import ApiError, InternalError, invalid_media
 from server.media import jobs
+from server.media.box import shut_in
 from server.media.channel import READY, Channel, ChannelClosed, Growing, view_of
 from server.media.limits import WorkLimits
 
@@ -41,15 +42,25 @@ class Bounds:
     """On top of what it holds when it starts."""
     seconds: float = 20.0
     """Of CPU time; the server itself ends a job that takes as long by the clock."""
+    boxed: bool = True
+    """Whether it gives up all that decoding does not need; not where it is no process of its own, as in tests."""
 
 
 def main(channel: Channel, limits: WorkLimits, bounds: Bounds) -> None:
-    """Do jobs until the server closes the channel."""
+    """Do jobs until the server closes the channel. The first message says what of its box could not be had."""
     _settle(bounds)
+    missing = _shut_in(limits, bounds) if bounds.boxed else []
     with contextlib.suppress(ChannelClosed):
-        channel.send(READY)
+        channel.send(READY + "; ".join(missing).encode())
         while True:
             _do_one(channel, limits, bounds)
+
+
+def _shut_in(limits: WorkLimits, bounds: Bounds) -> list[str]:
+    from server.media import work  # heavy, and preloaded where this runs
+
+    work.rehearse(limits)
+    return shut_in(bounds.memory_bytes)
 
 
 def _do_one(channel: Channel, limits: WorkLimits, bounds: Bounds) -> None:
