@@ -66,6 +66,10 @@ drills: setup-dev ## kill, hang, flood and redeploy real servers; ARGS="--only N
 slow-hosts: setup-dev ## ask for text while a hundred picture hosts send a byte a second
 	@$(PYTHON_IN_VENV) -m tests.hostile.slow_hosts $(ARGS)
 
+.PHONY: stalls
+stalls: setup-dev ## ask for /health/live while the worst bodies come, and see how long anybody waits
+	@$(PYTHON_IN_VENV) -m tests.hostile.stalls $(ARGS)
+
 .PHONY: fuzz
 fuzz: setup-dev ## feed broken files to the decoders; ARGS="--minutes 10"
 	@$(PYTHON_IN_VENV) -m tests.fuzz $(ARGS)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from server.core import ClipSource, DocumentSource, PictureSource, Source
+from server.core import ClipSource, DocumentSource, PictureSource, Source, Url
 from server.errors import BadRequest, MediaKind, invalid_media
 from server.media.frames import check_choice
 from server.media.jobs import ClipJob, Job, PagesJob, PictureJob
@@ -89,7 +89,7 @@ CHECKS: dict[type[Source], Callable[[Any, RequestLimits, WorkLimits], Checked]] 
 """How each kind of source is checked."""
 
 
-def _parse(url: str, kind: MediaKind, param: str, limits: RequestLimits) -> Content:
+def _parse(url: Url, kind: MediaKind, param: str, limits: RequestLimits) -> Content:
     content = parse_source(url, kind, max_bytes=limits.max_bytes[kind], param=param)
     if isinstance(content, Remote) and not limits.remote:
         raise invalid_media(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pybase64
 
-from server.core import ClipSource, DocumentSource, PictureSource, Source
+from server.core import ClipSource, DocumentSource, PictureSource, RawString, Source, Url
 from server.errors import ApiError
 from server.media.headers import size_in_header
 from server.media.limits import WorkLimits
@@ -52,12 +52,15 @@ def _picture_tokens(source: PictureSource, work: WorkLimits) -> int:
     return work.tokens(height * width)
 
 
-def _size_in_header(url: str) -> tuple[int, int] | None:
+def _size_in_header(url: Url) -> tuple[int, int] | None:
     """Width and height in pixels, of a picture that came along."""
-    start = url.find(",", 0, LONGEST_PREFIX) + 1
-    if not start or not url.startswith("data:"):
+    head = url.head(HEAD_CHARACTERS) if isinstance(url, RawString) else url[:HEAD_CHARACTERS].encode("ascii", "replace")
+    if isinstance(url, RawString) and url.is_escaped:
+        head = head.replace(b"\\/", b"/").replace(b"\\u002B", b"+")
+    start = head.find(b",", 0, LONGEST_PREFIX) + 1
+    if not start or head[:start].decode("latin-1").partition(":")[0] != "data":
         return None
-    head = url[start : start + HEAD_CHARACTERS]
+    head = head[start:]
     try:
         return size_in_header(pybase64.b64decode(head[: len(head) // 4 * 4]))
     except ValueError:

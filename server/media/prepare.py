@@ -23,7 +23,7 @@ from server.media.checks import Checked, Spent, check
 from server.media.digest import digest_of
 from server.media.estimate import estimated_tokens
 from server.media.files import Folders
-from server.media.jobs import KIND_OF, File, Job, pack_job, pictures_of, unpack_answer
+from server.media.jobs import KIND_OF, File, Job, pack_job, pictures_of, require_wanted, unpack_answer
 from server.media.limits import RequestLimits, WorkLimits, patch_memory
 from server.media.memory import MemoryBudget
 from server.media.pixels import picture_tokens
@@ -47,6 +47,7 @@ class Loaded:
 
     data: bytes
     base64: bool
+    escaped: bool = False
 
 
 class Preparer:
@@ -127,7 +128,7 @@ class Preparer:
         """The bytes of one file, from wherever they are."""
         most = self._limits.max_bytes[content.kind]
         if isinstance(content, Inline):
-            return Loaded(content.encoded(), base64=True)
+            return Loaded(content.encoded(), base64=True, escaped=content.is_escaped)
 
         def spend(size: int) -> None:
             spent.add_bytes(size, content.kind, content.param)
@@ -140,7 +141,7 @@ class Preparer:
 
     async def decode(self, job: Job, files: Sequence[Loaded], tenant: str) -> Pictures:
         """What the files of a job hold: from the cache, from a worker, or together with who wants the same now."""
-        job = replace(job, files=tuple(File(len(file.data), file.base64) for file in files))
+        job = replace(job, files=tuple(File(len(file.data), file.base64, file.escaped) for file in files))
         data = [file.data for file in files]
         digest = await _where_it_fits(sum(map(len, data)), digest_of, job, data, tenant)
         found = self.cache.get(digest)
@@ -163,6 +164,7 @@ class Preparer:
             os.close(memory)
         try:
             cuts = unpack_answer(answer.message)
+            require_wanted(job, cuts, self.work)
             patches = sealed_array(answer.attached[0], sum(cut.patches.size for cut in cuts))
             return pictures_of(cuts, patches, digest)
         except (ValueError, IndexError) as error:

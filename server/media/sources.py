@@ -7,9 +7,11 @@ Nothing here decodes, reads a file or opens a socket.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
+from server.core import RawString, Url
 from server.errors import BadRequest, ImageCode, MediaKind, invalid_media
 
 MEDIA_TYPES: dict[MediaKind, frozenset[str]] = {
@@ -34,6 +36,9 @@ MAX_URL_LENGTH = 8192
 """Longest http(s) or file URL, in characters."""
 _MAX_HEADER = 200  # characters between `data:` and the comma
 _WHITESPACE = " \t\r\n\f\v"
+_BESIDE_BASE64 = {b" ": 1, b"\\n": 2, b"\\r": 2, b"\\/": 1, b"\\u002B": 5, b"\\u002b": 5}
+"""What stands between a long URL's quotes besides base64, and how many bytes too many that is: broken lines, and the
+escapes that PHP and .NET write for / and +."""
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]{1,30}):", re.IGNORECASE)  # one letter is a Windows drive
 _KNOWN_TYPE = re.compile(r"(application|audio|image|model|multipart|text|video)/[a-z0-9.+-]{1,40}")
 
@@ -42,18 +47,25 @@ _KNOWN_TYPE = re.compile(r"(application|audio|image|model|multipart|text|video)/
 class Inline:
     """Something inside the request, still in base64. `size` is its length in bytes once decoded, at most."""
 
-    url: str
+    url: Url
     start: int
     """Where the base64 begins in `url`."""
     size: int
     kind: MediaKind
     param: str
 
+    @property
+    def is_escaped(self) -> bool:
+        """Whether JSON's escapes still stand in the base64."""
+        return isinstance(self.url, RawString) and self.url.is_escaped
+
     def encoded(self) -> bytes:
         """The base64 as bytes, not yet decoded.
 
         Raises the kind's error (invalid_base64_image) for a character outside ASCII.
         """
+        if isinstance(self.url, RawString):
+            return self.url.after(self.start)
         try:
             return self.url[self.start :].encode("ascii")
         except UnicodeEncodeError:
@@ -81,7 +93,7 @@ class Local:
 Content = Inline | Remote | Local
 
 
-def parse_source(url: str, kind: MediaKind, *, max_bytes: int, param: str) -> Content:
+def parse_source(url: Url, kind: MediaKind, *, max_bytes: int, param: str) -> Content:
     """Tell what `url` is, without decoding it; the size of a data URL is known from the length of its base64.
 
     Raises the kind's error with `param`, by its code for pictures: invalid_image_url (not a data, http(s) or file URL),
@@ -93,6 +105,10 @@ def parse_source(url: str, kind: MediaKind, *, max_bytes: int, param: str) -> Co
     def refuse(message: str) -> BadRequest:
         return invalid_media(kind, message, code="invalid_image_url", param=param)
 
+    if isinstance(url, RawString):
+        if url.head(_MAX_HEADER).decode("latin-1").lstrip().lower().startswith("data:"):
+            return _parse_raw(url, kind, param, max_bytes)
+        url = url.head(MAX_URL_LENGTH + 1).replace(b"\\/", b"/").decode("utf-8", "replace")
     url, hint = url.strip(_WHITESPACE), f"send it as a data URL, such as {EXAMPLES[kind]}"
     match = _SCHEME.match(url)
     scheme = match[1].lower() if match else ""
@@ -156,17 +172,7 @@ def _parse_data(url: str, kind: MediaKind, param: str, max_bytes: int) -> Inline
     def refuse(message: str, code: ImageCode) -> BadRequest:
         return invalid_media(kind, message, code=code, param=param)
 
-    comma = url.find(",", 0, _MAX_HEADER)
-    if comma < 0:
-        raise refuse(
-            f"The data URL has no comma after its media type: send it as {EXAMPLES[kind]}", "invalid_image_url"
-        )
-    media_type, *parameters = (part.strip().lower() for part in url[len("data:") : comma].split(";"))
-    if media_type not in MEDIA_TYPES[kind]:
-        raise refuse(_wrong_type(media_type, kind), "unsupported_image_media_type")
-    if not parameters or parameters[-1] != "base64":
-        raise refuse(f"The data URL is not marked as base64: send it as {EXAMPLES[kind]}", "invalid_base64_image")
-    start = comma + 1
+    start = _start_of_base64(url[:_MAX_HEADER], refuse, kind)
     length = len(url) - start
     if length % 4 or length // 4 * 3 > max_bytes:
         # Counted only where it matters: it costs more than all other checks of a large picture together.
@@ -179,6 +185,41 @@ def _parse_data(url: str, kind: MediaKind, param: str, max_bytes: int) -> Inline
     if length % 4:
         raise bad_base64(kind, param)
     return Inline(url, start, size, kind, param)
+
+
+def _parse_raw(url: RawString, kind: MediaKind, param: str, max_bytes: int) -> Inline:
+    """A long data URL as it was sent. What is not seen from its length, a worker finds."""
+
+    def refuse(message: str, code: ImageCode) -> BadRequest:
+        return invalid_media(kind, message, code=code, param=param)
+
+    head = url.head(_MAX_HEADER)
+    unescaped = head.replace(b"\\/", b"/").decode("latin-1")
+    start = _start_of_base64(unescaped.lstrip(_WHITESPACE), refuse, kind)
+    start += len(unescaped) - len(unescaped.lstrip(_WHITESPACE)) + head[: head.index(b",")].count(b"\\/")
+    length = url.size - start
+    if url.is_escaped or length // 4 * 3 > max_bytes:
+        length -= sum(piece.count(what) * extra for piece in url.pieces for what, extra in _BESIDE_BASE64.items())
+    tail = url.pieces[-1][-2:]
+    size = length // 4 * 3 - (2 if tail == b"==" else 1 if tail.endswith(b"=") else 0)
+    if size > max_bytes:
+        raise too_large(kind, max_bytes, param)
+    return Inline(url, start, size, kind, param)
+
+
+def _start_of_base64(head: str, refuse: Callable[[str, ImageCode], BadRequest], kind: MediaKind) -> int:
+    """Where the base64 of a data URL begins, by its first characters."""
+    comma = head.find(",")
+    if comma < 0:
+        raise refuse(
+            f"The data URL has no comma after its media type: send it as {EXAMPLES[kind]}", "invalid_image_url"
+        )
+    media_type, *parameters = (part.strip().lower() for part in head[len("data:") : comma].split(";"))
+    if media_type not in MEDIA_TYPES[kind]:
+        raise refuse(_wrong_type(media_type, kind), "unsupported_image_media_type")
+    if not parameters or parameters[-1] != "base64":
+        raise refuse(f"The data URL is not marked as base64: send it as {EXAMPLES[kind]}", "invalid_base64_image")
+    return comma + 1
 
 
 def _wrong_type(media_type: str, kind: MediaKind) -> str:

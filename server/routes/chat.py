@@ -16,7 +16,7 @@ from server.core import Caller
 from server.inference import Answer, EventStream
 from server.protocol.chat import ChatCompletionRequest
 from server.routes.openapi import body_schema
-from server.routes.replies import read_body, unless_gone
+from server.routes.replies import read_json, unless_gone
 from server.routes.reply_headers import affinity_header, load_header
 from server.routes.streaming import EventStreamResponse
 from server.services import Services
@@ -44,11 +44,12 @@ async def create_chat_completion(request: Request) -> Response:
 
 async def _answer(request: Request, services: Services, caller: Caller, arrival: Arrival) -> Response:
     settings = services.settings
-    body = parse(ChatCompletionRequest, await read_body(request))
+    sent = await read_json(request)
+    body = parse(ChatCompletionRequest, sent)
     services.require_model(body.model)
     deadline = Deadline(seconds_allowed(request.headers.get(TIMEOUT_HEADER), body.timeout, settings.request_timeout_s))
     low_pixels = low_detail_pixels(settings.min_pixels, settings.max_pixels)
-    conversation = to_conversation(body, f"chatcmpl-{uuid.uuid4().hex}", settings.max_choices, low_pixels)
+    conversation = to_conversation(body, sent.find, f"chatcmpl-{uuid.uuid4().hex}", settings.max_choices, low_pixels)
     tier = FLEX if conversation.flex else "default"
     head = ReplyHead(conversation.request_id, services.model_names[0], tier)
     inference = services.require_inference()
@@ -59,7 +60,7 @@ async def _answer(request: Request, services: Services, caller: Caller, arrival:
         inference.begin(conversation, caller) if streamed else inference.answer(conversation, caller)
     )
     # Both may hold megabytes of pictures, and an answer may take minutes.
-    del body, conversation
+    del sent, body, conversation
     made = await unless_gone(request, deadline.met_by(_entering(arrival, work)))
     headers |= load_header(request.headers, services.gate)
     if isinstance(made, Answer):

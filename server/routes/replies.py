@@ -14,8 +14,12 @@ from starlette.types import Receive
 
 from server.errors import ApiError
 from server.inference import EventStream
+from server.translate.json_body import JsonBody
 
 T = TypeVar("T")
+
+SLICE_BYTES = 1 << 16
+"""Of a body, looked at in one go: even of the worst that takes a few milliseconds."""
 
 
 class ClientGone(Exception):
@@ -29,9 +33,20 @@ def error_response(error: ApiError) -> Response:
     )
 
 
-async def read_body(request: Request) -> bytes:
-    """The body, which the request does not keep: it may be large, and the reply may take minutes."""
-    return b"".join([piece async for piece in request.stream()])
+async def read_json(request: Request) -> JsonBody:
+    """The body, taken apart as it comes; the request does not keep it: it may be large, and the reply take minutes.
+
+    Raises BadRequest for one that would cost too much to parse.
+    """
+    body = JsonBody()
+    async for piece in request.stream():
+        if len(piece) <= SLICE_BYTES:
+            body.feed(piece)
+            continue
+        for start in range(0, len(piece), SLICE_BYTES):
+            body.feed(piece[start : start + SLICE_BYTES])
+            await asyncio.sleep(0)  # the others' turn
+    return body
 
 
 async def unless_gone(request: Request, work: Awaitable[T]) -> T:

@@ -10,7 +10,10 @@ import binascii
 from collections.abc import Iterable
 from hashlib import sha256
 
+import orjson
 import pybase64
+
+from server.core import RawString, Url
 
 HEADER = "x-image-hash"
 """Of requests, and of replies."""
@@ -19,13 +22,16 @@ _WHITESPACE = " \t\r\n\f\v"
 _NO_WHITESPACE = dict.fromkeys(map(ord, _WHITESPACE))
 
 
-def image_hash(urls: Iterable[str]) -> str | None:
+def image_hash(urls: Iterable[Url]) -> str | None:
     """The key of a request whose pictures are at `urls`, in their order: 64 hex digits for the first of them.
 
     A data URL counts as the bytes of its file, so that any client can compute the same: `sha256sum picture.png`. An
     address counts as its text. None without a picture, and for what the server would refuse or only itself can see.
     """
-    url = next(iter(urls), "").strip(_WHITESPACE)
+    url = next(iter(urls), "")
+    if isinstance(url, RawString):  # only as text can it be told from its escapes; this runs in a thread
+        url = str(orjson.loads(b'"%b"' % url.after(0))) if url.is_escaped else url.after(0).decode("latin-1")
+    url = url.strip(_WHITESPACE)
     start = url[:6].lower()
     if start.startswith(("http:", "https:")):
         return sha256(url.encode("utf-8", "surrogatepass")).hexdigest()

@@ -20,7 +20,7 @@ from server.protocol.content import (
     VideoUrlPart,
 )
 from server.translate.media_defaults import MediaDefaults
-from server.translate.media_parts import LOW_DETAIL_PIXELS, MediaParts
+from server.translate.media_parts import LOW_DETAIL_PIXELS, Find, MediaParts
 from server.translate.parse import missing
 
 log = logging.getLogger(__name__)
@@ -81,9 +81,11 @@ MAX_STOP_CHARACTERS = 1024
 
 
 def to_conversation(
-    body: ChatCompletionRequest, request_id: str, max_choices: int, low_pixels: int = LOW_DETAIL_PIXELS
+    body: ChatCompletionRequest, find: Find, request_id: str, max_choices: int, low_pixels: int = LOW_DETAIL_PIXELS
 ) -> Conversation:
     """Translate a validated body; `low_pixels` is the most that a picture with low detail may have.
+
+    `find` gives back what was kept apart of the body for a string of it that names media.
 
     Raises:
         BadRequest: what pydantic cannot judge; `param` names the field.
@@ -94,7 +96,7 @@ def to_conversation(
         raise BadRequest("'stream_options' is only allowed when 'stream' is true.", param="stream_options")
     if body.n is not None and body.n > max_choices:
         raise BadRequest(f"Invalid 'n': this server allows at most {max_choices} choices.", param="n")
-    media = MediaParts(MediaDefaults(body.mm_processor_kwargs, body.media_io_kwargs), low_pixels)
+    media = MediaParts(MediaDefaults(body.mm_processor_kwargs, body.media_io_kwargs), low_pixels, find)
     messages = tuple(_message(message, f"messages[{index}]", media) for index, message in enumerate(body.messages))
     return Conversation(
         request_id, messages, _sampling(body), priority=body.priority or 0, flex=body.service_tier == FLEX

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from server.core import ClipSource, DocumentSource, FrameChoice, PictureSource, PixelBudget
+from collections.abc import Callable, Sequence
+
+from server.core import ClipSource, DocumentSource, FrameChoice, PictureSource, PixelBudget, RawString, Url
 from server.errors import BadRequest, UnsupportedParameter
 from server.protocol.content import (
     MAX_FRAMES,
@@ -26,6 +28,12 @@ ORIGINAL_PIXELS = 1 << 40
 PDF = "data:application/pdf;base64,"
 JPEG_FRAMES = "data:video/jpeg;base64,"
 """vLLM's way to send frames one by one: JPEG files in base64 with commas between them."""
+EARLY = 32
+"""Where the colon of any URL stands, in characters."""
+SEARCHED = 256
+"""Bytes of a long string in which its media type stands."""
+Find = Callable[[str], Url]
+"""What a string of a parsed body stands for."""
 FILE_ONLY = ("nframes", "min_frames", "max_frames", "video_start", "video_end")
 """Controls that choose among the frames of a clip file, while a list of frames is used as it is."""
 
@@ -38,11 +46,13 @@ def low_detail_pixels(min_pixels: int | None, max_pixels: int | None) -> int:
 class MediaParts:
     """Translates the media parts of one request, in reading order.
 
-    A part's own controls win over its `detail`, and that over the request's `defaults`.
+    A part's own controls win over its `detail`, and that over the request's `defaults`. `find` gives back the long
+    strings that were kept apart of the body.
     """
 
-    def __init__(self, defaults: MediaDefaults, low_pixels: int) -> None:
+    def __init__(self, defaults: MediaDefaults, low_pixels: int, find: Find) -> None:
         self._defaults = defaults
+        self._find = find
         self._by_detail = {
             "low": budget_over(PixelBudget(max_pixels=low_pixels), defaults.budget),
             "original": budget_over(PixelBudget(max_pixels=ORIGINAL_PIXELS), defaults.budget),
@@ -56,8 +66,8 @@ class MediaParts:
         if place is None:
             raise missing(f"{here}.image")
         if isinstance(place, str):
-            return PictureSource(place, f"{here}.{name}", self._budget(part))
-        return PictureSource(place.url, f"{here}.{name}.url", self._budget(part, place.detail))
+            return PictureSource(self._find(place), f"{here}.{name}", self._budget(part))
+        return PictureSource(self._find(place.url), f"{here}.{name}.url", self._budget(part, place.detail))
 
     def clip(self, part: VideoUrlPart | VideoPart, here: str) -> ClipSource:
         """A clip file, or a list of frames."""
@@ -65,13 +75,15 @@ class MediaParts:
         param = f"{here}.{part.type}"
         number, self._clips = self._clips, self._clips + 1
         if isinstance(place, list):
-            return ClipSource(tuple(place), param, False, self._budget(part), self._frames_of_list(part, here, number))
+            urls = tuple(map(self._find, place))
+            return ClipSource(urls, param, False, self._budget(part), self._frames_of_list(part, here, number))
         if not isinstance(place, str):
             place, param = place.url, f"{param}.url"
-        if place[: len(JPEG_FRAMES)].lower() == JPEG_FRAMES:
-            urls, choice = _frames_inside(place, param), self._frames_of_list(part, here, number)
+        url = self._find(place)
+        if start_of(url, len(JPEG_FRAMES)).lower() == JPEG_FRAMES:
+            urls, choice = _frames_inside(url, param), self._frames_of_list(part, here, number)
             return ClipSource(urls, param, False, self._budget(part), choice)
-        return ClipSource((place,), param, True, self._budget(part), self._frames_of_file(part, here, number))
+        return ClipSource((url,), param, True, self._budget(part), self._frames_of_file(part, here, number))
 
     def document(self, part: FilePart, here: str) -> DocumentSource:
         """The wanted pages of a PDF."""
@@ -83,8 +95,9 @@ class MediaParts:
             )
         if part.file.file_data is None:
             raise missing(param)
-        data = part.file.file_data
-        url = data if ":" in data[:32] else PDF + data  # base64 has no colon, and every URL has an early one
+        data = self._find(part.file.file_data)
+        # Base64 has no colon, and every URL has an early one.
+        url = data if ":" in start_of(data, EARLY) else _with_prefix(PDF, data)
         pages = () if part.pages is None else page_ranges(part.pages, f"{here}.pages")
         return DocumentSource(url, param, pages, part.dpi, self._budget(part))
 
@@ -125,8 +138,26 @@ class MediaParts:
         return FrameChoice(sample_fps=fps, total_pixels=part.total_pixels)
 
 
-def _frames_inside(url: str, param: str) -> tuple[str, ...]:
-    _, *frames = url.split(",", MAX_FRAMES + 1)
+def _frames_inside(url: Url, param: str) -> tuple[Url, ...]:
+    frames: Sequence[Url]
+    if isinstance(url, str):
+        _, *frames = url.split(",", MAX_FRAMES + 1)
+    else:
+        whole = url.after(url.head(SEARCHED).index(b",") + 1)
+        frames = [RawString((frame,), len(frame), url.is_escaped) for frame in whole.split(b",", MAX_FRAMES)]
     if len(frames) > MAX_FRAMES:
         raise BadRequest(f"Invalid '{param}': a clip may have at most {MAX_FRAMES} frames.", param=param)
-    return tuple("data:image/jpeg;base64," + frame for frame in frames)
+    return tuple(_with_prefix("data:image/jpeg;base64,", frame) for frame in frames)
+
+
+def start_of(url: Url, size: int) -> str:
+    """The first characters of a URL; of a long one, escapes that some clients use in a media type are read."""
+    if isinstance(url, str):
+        return url[:size]
+    return url.head(SEARCHED).replace(b"\\/", b"/").decode("latin-1")[:size]
+
+
+def _with_prefix(prefix: str, url: Url) -> Url:
+    if isinstance(url, str):
+        return prefix + url
+    return RawString((prefix.encode(), *url.pieces), len(prefix) + url.size, url.is_escaped)

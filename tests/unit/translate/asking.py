@@ -11,6 +11,7 @@ from server.core import Conversation, Source
 from server.errors import BadRequest
 from server.protocol.chat import ChatCompletionRequest
 from server.translate.chat_request import to_conversation
+from server.translate.json_body import JsonBody
 from server.translate.media_parts import LOW_DETAIL_PIXELS
 from server.translate.parse import parse
 
@@ -20,7 +21,8 @@ def conversation(
 ) -> Conversation:
     """What messages, and other fields of a body, are translated to."""
     body = json.dumps({"model": "m", "messages": list(messages) or [{"role": "user", "content": "Hello"}], **more})
-    return to_conversation(parse(ChatCompletionRequest, body.encode()), "req-1", max_choices, low_pixels)
+    sent = JsonBody.whole(body.encode())
+    return to_conversation(parse(ChatCompletionRequest, sent), sent.find, "req-1", max_choices, low_pixels)
 
 
 def sources(*parts: dict[str, Any], **more: Any) -> tuple[Source, ...]:

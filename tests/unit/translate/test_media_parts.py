@@ -10,6 +10,7 @@ from server.core import ClipSource, DocumentSource, FrameChoice, PictureSource, 
 from server.errors import BadRequest, UnsupportedParameter
 from server.protocol.chat import ChatCompletionRequest
 from server.protocol.content import MAX_FRAMES
+from server.translate.json_body import JsonBody
 from server.translate.media_parts import LOW_DETAIL_PIXELS, ORIGINAL_PIXELS, low_detail_pixels
 from server.translate.parse import parse
 from tests.unit.translate.asking import refused, sources
@@ -266,5 +267,5 @@ def test_a_wrong_part_is_refused_by_the_name_of_the_field(part: dict[str, Any], 
 def test_no_number_is_without_end(name: str, number: str) -> None:
     body = '{"model": "m", "messages": [{"role": "user", "content": [{"type": "video", "video": "u", "%s": %s}]}]}'
     with pytest.raises(BadRequest) as caught:
-        parse(ChatCompletionRequest, (body % (name, number)).encode())
+        parse(ChatCompletionRequest, JsonBody.whole((body % (name, number)).encode()))
     assert caught.value.param == f"{HERE}.{name}"

@@ -15,6 +15,7 @@ from server.errors import BadRequest
 from server.protocol.chat import ChatCompletionRequest
 from server.protocol.content import PARTS
 from server.translate.chat_request import to_conversation
+from server.translate.json_body import JsonBody
 from server.translate.parse import MAX_SHOWN, parse, path
 
 
@@ -29,12 +30,14 @@ class Outer(BaseModel):
 
 def refusal(body: bytes, kind: type[BaseModel] = Outer) -> BadRequest:
     with pytest.raises(BadRequest) as caught:
-        parse(kind, body)
+        parse(kind, JsonBody.whole(body))
     return caught.value
 
 
 def test_a_good_body_is_its_type() -> None:
-    assert parse(Outer, b'{"name": "a", "items": [{"size": 2}]}') == Outer(name="a", items=[Inner(size=2)])
+    assert parse(Outer, JsonBody.whole(b'{"name": "a", "items": [{"size": 2}]}')) == Outer(
+        name="a", items=[Inner(size=2)]
+    )
 
 
 @pytest.mark.parametrize(
@@ -87,7 +90,8 @@ def test_any_bytes_at_all_are_a_bad_request_at_worst(body: bytes) -> None:
 def param_of_refusal(body: dict[str, Any]) -> str | None:
     """None also where the body is a good one."""
     try:
-        to_conversation(parse(ChatCompletionRequest, json.dumps(body).encode()), "req-1", 8)
+        sent = JsonBody.whole(json.dumps(body).encode())
+        to_conversation(parse(ChatCompletionRequest, sent), sent.find, "req-1", 8)
     except BadRequest as error:
         return error.param
     return None

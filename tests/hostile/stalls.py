@@ -1,0 +1,131 @@
+"""How long anybody waits while somebody else sends the worst body that there is: `make stalls`.
+
+A server with the scripted engine is asked for `/health/live` every few milliseconds while one body after the other
+comes. The longest answer is the longest time that its event loop stood still, and what the machine itself added.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import httpx
+
+from tests.model import MODEL, NAME
+from tests.serving import serve
+
+MIB: Final = 1 << 20
+SIZE: Final = 62 * MIB
+PAUSE_S: Final = 0.001
+MOST_MS: Final = 50.0
+
+
+def said(content: Any) -> bytes:
+    return json.dumps({"model": NAME, "messages": [{"role": "user", "content": content}]}).encode()
+
+
+def with_field(value: bytes) -> bytes:
+    return said("Hello")[:-1] + b',"x":' + value + b"}"
+
+
+def many(piece: bytes, size: int = SIZE) -> bytes:
+    return (piece * (size // len(piece))).rstrip(b",")
+
+
+def picture(content: bytes) -> bytes:
+    url = "data:image/png;base64," + base64.b64encode(content).decode()
+    return said([{"type": "image_url", "image_url": {"url": url}}])
+
+
+BODIES: Final[dict[str, Callable[[], bytes]]] = {
+    "nothing": lambda: said("Hello"),
+    "lists": lambda: with_field(b"[" + many(b"[],") + b"]"),
+    "objects": lambda: with_field(b"[" + many(b"{},") + b"]"),
+    "keys": lambda: with_field(b"{" + many(b'"k":1,') + b"}"),
+    "the most lists allowed": lambda: with_field(b"[" + many(b"[],", 125_000) + b"]"),
+    "the most keys allowed": lambda: with_field(
+        b"{" + b",".join(b'"%d":1' % number for number in range(42_000)) + b"}"
+    ),
+    "the most messages allowed": lambda: json.dumps(
+        {"model": NAME, "messages": [{"role": "user", "content": "x"}] * 4096}
+    ).encode(),
+    "white space": lambda: said("Hello") + many(b" "),
+    "a picture": lambda: picture(os.urandom(SIZE // 4 * 3 - 1000)),
+    "a picture of 19 MiB": lambda: picture(os.urandom(19 * MIB)),
+    "the same with escapes": lambda: picture(os.urandom(19 * MIB)).replace(b"/", b"\\/").replace(b"+", b"\\u002B"),
+    "two thousand frames": lambda: said(
+        [{"type": "video", "video": ["data:image/png;base64," + base64.b64encode(os.urandom(3000)).decode()] * 2000}]
+    ),
+    "text": lambda: said("word " * (SIZE // 5)),
+    "the most text allowed": lambda: said("word " * (8 * MIB // 5 - 100)),
+    "Arabic, escaped": lambda: said("س" * (SIZE // 6)),
+    "the most escapes allowed": lambda: said("س" * (8 * MIB // 20 - 100)),
+    "a string in an unknown field": lambda: with_field(b'"' + many(b"x") + b'"'),
+    "200 KB of digits": lambda: said("1" * 200_000),
+    "2 MB of digits": lambda: said("1" * 2_000_000),
+    "2 MB of marks": lambda: said("a" + "\u0301" * 1_000_000),
+}
+
+
+class Watch:
+    """Asks again and again, on one connection, and keeps the longest answer of each stretch."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._connection = http.client.HTTPConnection(host, port, timeout=60)
+        self._ended = threading.Event()
+        self.longest_s = 0.0
+        self._thread = threading.Thread(target=self._run)
+
+    @contextmanager
+    def running(self) -> Iterator[Watch]:
+        self._thread.start()
+        yield self
+        self._ended.set()
+        self._thread.join()
+        self._connection.close()
+
+    def _run(self) -> None:
+        while not self._ended.wait(PAUSE_S):
+            began = time.perf_counter()
+            self._connection.request("GET", "/health/live")
+            self._connection.getresponse().read()
+            self.longest_s = max(self.longest_s, time.perf_counter() - began)
+
+
+def main() -> int:
+    """Print a row a body; the status says whether all are within the bound."""
+    worst = 0.0
+    with serve("--model", MODEL, "--served-model-name", NAME, "--engine", "scripted") as server:
+        url = httpx.URL(server.address)
+        with Watch(url.host, url.port or 80).running() as watch, httpx.Client(timeout=120, trust_env=False) as client:
+            for name, make in BODIES.items():
+                content = make()
+                watch.longest_s = 0.0
+                began = time.perf_counter()
+                reply = client.post(
+                    f"{server.address}/v1/chat/completions",
+                    content=content,
+                    headers={"content-type": "application/json"},
+                )
+                took = time.perf_counter() - began
+                longest = watch.longest_s * 1000
+                worst = max(worst, longest)
+                code = reply.json().get("error", {}).get("code", "")
+                size = len(content) / MIB
+                print(
+                    f"{name:32} {size:6.1f} MiB  {reply.status_code} {code:26} {took:6.2f} s  {longest:6.1f} ms",
+                    flush=True,
+                )
+    print(f"the longest wait is {worst:.1f} ms, of {MOST_MS:g} allowed")
+    return int(worst > MOST_MS)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
