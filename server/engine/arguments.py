@@ -8,13 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from server import machine
 from server.engine.checkpoint import served_names
 from server.engine.device import Device
-from server.engine.processes import logging_to_file, usable_cores
+from server.engine.processes import logging_to_file
 from server.engine.sizing import Plan, model_facts, pixels_in_context, plan
 from server.families.family import Family
 from server.settings import Settings
 
+ON_ONE_NODE = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo", "VLLM_HOST_IP": "127.0.0.1"}
+"""Keeps the ports of the engine's own groups, which ask nobody for a key and die of many connections, on loopback. By
+themselves they open at the address that the host's name has."""
 CPU_KV_CACHE_GIB = 2
 CPU_MAX_SEQS = 64
 CPU_MAX_CONTEXT = 32_768
@@ -79,6 +83,8 @@ def engine_environment(settings: Settings, device: Device, log_file: Path, scrat
         # vLLM would speak gRPC; one collector's address has to do for both.
         "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf",
     }
+    if settings.nnodes == 1:
+        environment |= ON_ONE_NODE
     if device.kind == "cpu":
         # The CPU wheel installs no distribution called vllm, from which vLLM would see what it is.
         environment["VLLM_TARGET_DEVICE"] = "cpu"
@@ -87,7 +93,7 @@ def engine_environment(settings: Settings, device: Device, log_file: Path, scrat
         # vLLM takes a step of over 300 s for a death; a full page through 7B on two cores is only slow.
         environment["VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS"] = "3600"
         # As many threads as vLLM's own binding gives its worker: one core is left for the front end.
-        environment["OMP_NUM_THREADS"] = str(max(1, usable_cores() - 1))
+        environment["OMP_NUM_THREADS"] = str(max(1, machine.cores() - 1))
         environment["VLLM_CPU_KVCACHE_SPACE"] = str(settings.kv_cache_gib or CPU_KV_CACHE_GIB)
     return environment
 

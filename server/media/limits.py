@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import psutil
-
+from server import machine
 from server.errors import BadRequest, ContextLengthExceeded, MediaKind, too_long
 from server.media.frames import ClipLimits
 from server.media.pixels import FRAMES, PixelLimits
@@ -43,8 +42,8 @@ class RequestLimits:
 
 
 def memory_or_share(mib: int | None, part: int) -> int:
-    """Bytes: `mib` where the operator has set it, else one part in `part` of the machine's memory."""
-    return int(psutil.virtual_memory().total) // part if mib is None else mib * MIB
+    """Bytes: `mib` where the operator has set it, else one part in `part` of the memory that there is for us."""
+    return machine.memory_bytes() // part if mib is None else mib * MIB
 
 
 def patch_memory(tokens: int, pixels: PixelLimits) -> int:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
+from server import machine
 from server.families.family import Family
 from server.media import worker
 from server.media.fetch import Fetcher, FetchLimits
@@ -35,7 +34,7 @@ def set_up_media(settings: Settings, family: Family, max_pixels: int, max_model_
             worker.main,
             work,
             worker.Bounds(settings.decode_memory_mib * MIB, settings.decode_timeout_s),
-            size=settings.decode_workers or len(os.sched_getaffinity(0)),
+            size=settings.decode_workers or machine.hardware_threads(),
             seconds=settings.decode_timeout_s,
         ),
         remote=RemoteFiles(
