@@ -24,7 +24,7 @@ from server.engine.checkpoint import served_names
 from server.engine.protocol import StartupError
 from server.media.limits import MIB, memory_or_share
 from server.routes import chat, health, models
-from server.routes.middleware import Authentication, BodyLimit, LoopbackGuard, RequestContext, as_api_error
+from server.routes.middleware import Authentication, BodyLimit, LoopbackGuard, PageGuard, RequestContext, as_api_error
 from server.routes.replies import error_response
 from server.services import Services
 from server.settings import Settings
@@ -123,9 +123,11 @@ def _add_middleware(app: FastAPI, services: Services) -> None:
         max_total_bytes=memory_or_share(settings.max_bodies_mib, SHARE_OF_MEMORY),
         timeout_s=settings.body_timeout_s,
     )
-    app.add_middleware(Authentication, keys=services.keys)
+    app.add_middleware(Authentication, keys=services.keys, presence=services.presence)
     if settings.on_loopback and not len(services.keys) and not settings.allow_unauthenticated:
         app.add_middleware(LoopbackGuard)
+    if not len(services.keys):
+        app.add_middleware(PageGuard, origins=settings.cors_origins)
     app.add_middleware(RequestContext)
     if settings.cors_origins:  # outermost, so that a browser may read errors too
         app.add_middleware(
@@ -161,12 +163,14 @@ class House:
         )
         await anyio.to_thread.run_sync(start)
         life = asyncio.create_task(self._live())
+        watch = asyncio.create_task(self._services.key_watch.run())
         try:
             yield
         finally:
-            life.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await life
+            for task in (watch, life):
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
             self._services.gate.drain()
             await self._put_away()
             await anyio.to_thread.run_sync(traces.stop)

@@ -6,8 +6,10 @@ import time
 from dataclasses import dataclass, field
 
 from server.admission.gate import Gate
+from server.admission.key_watch import KeyWatch
 from server.admission.keys import KeyRing
-from server.core import EngineState
+from server.admission.presence import Presence
+from server.core import EngineState, Reading
 from server.engine.supervisor import Supervisor
 from server.errors import EngineNotReady, ModelNotFound
 from server.inference import Inference
@@ -27,7 +29,17 @@ class Services:
     engine: Supervisor | None = None
     inference: Inference | None = None
     preparer: Preparer | None = None
+    presence: Presence = field(default_factory=Presence)
     created: int = field(default_factory=lambda: int(time.time()))
+
+    key_watch: KeyWatch = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.key_watch = KeyWatch(self.keys, self.presence)
+
+    def readings(self) -> list[Reading]:
+        """How it is with those who come in, for /metrics."""
+        return [*self.gate.readings(), *self.key_watch.readings()]
 
     def not_ready_because(self) -> str | None:
         """Why no request can be taken at this moment; None when all is well."""

@@ -84,14 +84,39 @@ class KeyRing:
         """
         self.warnings: list[str] = []
         """What is not wrong but unwise, for a person to read at start-up."""
+        self.file = file
         self._keys: list[_Key] = []
         for number, text in enumerate(keys, 1):
             self._add(text.strip(), f"API key {number}")
+        self._given = tuple(self._keys)
         if file is not None:
             self._add_file(file)
 
     def __len__(self) -> int:
         return len(self._keys)
+
+    def read_again(self) -> list[Caller]:
+        """Take the file as it is now; returns the callers whose keys are gone.
+
+        Raises KeysError for a file that is wrong anywhere: then all stays as it was.
+        """
+        if self.file is None:
+            return []
+        fresh = KeyRing()
+        fresh._keys.extend(self._given)
+        fresh._add_file(self.file)
+        there = {key.digest for key in fresh._keys}
+        gone = [key.caller for key in self._keys if key.digest not in there]
+        self.warnings, self._keys = fresh.warnings, fresh._keys
+        return gone
+
+    def state_of_file(self) -> tuple[int, ...]:
+        """What differs once somebody has written to the file or put another in its place; empty while there is none."""
+        try:
+            found = self.file.stat() if self.file is not None else None
+        except OSError:
+            found = None
+        return () if found is None else (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
 
     def authenticate(self, authorization: str | None) -> Caller:
         """The caller whose key an Authorization header holds; raises Unauthorized if it holds none or a wrong one."""

@@ -7,18 +7,20 @@ import logging
 import re
 import time
 import uuid
+from collections import Counter
+from collections.abc import Sequence
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.admission.keys import KeyRing
+from server.admission.keys import ANONYMOUS, KeyRing
+from server.admission.presence import Presence, why_cut
 from server.errors import (
     ApiError,
     BadRequest,
     BodyTooLarge,
-    Draining,
     Forbidden,
     InternalError,
     MethodNotAllowed,
@@ -66,9 +68,9 @@ class RequestContext:
         started = time.perf_counter()
         try:
             await self._app(scope, receive, reply.send)
-        except asyncio.CancelledError:  # the time to drain is over
+        except asyncio.CancelledError:
             if not reply.status:
-                await error_response(Draining())(scope, receive, reply.send)
+                await error_response(why_cut(scope.get("state", {})))(scope, receive, reply.send)
         except (ClientGone, ClientDisconnect):
             reply.status = CLIENT_GONE
         except Exception as error:
@@ -159,6 +161,36 @@ class LoopbackGuard:
         await self._app(scope, receive, send)
 
 
+class PageGuard:
+    """Keeps the web pages of strangers away from a server that asks for no key.
+
+    A page may send a body anywhere with no content type at all, and without asking first (`fetch` of a Blob with mode
+    no-cors). Browsers say whose page it is: in `Origin` with every POST, in `Sec-Fetch-Site` with all (Fetch standard,
+    3.1 and Fetch Metadata, 2.3). Nobody else sends these headers.
+    """
+
+    def __init__(self, app: ASGIApp, origins: Sequence[str]) -> None:
+        self._app = app
+        self._origins = frozenset(origins)
+        """Whose pages may call the API, or `*`."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and "*" not in self._origins and self._is_foreign(Headers(scope=scope)):
+            raise Forbidden(
+                "This server has no keys and answers no web pages of other sites. Name the page's origin with "
+                "--cors-origins, or give the server keys."
+            )
+        await self._app(scope, receive, send)
+
+    def _is_foreign(self, headers: Headers) -> bool:
+        origin = headers.get("origin")
+        if origin is None:
+            return headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") != "navigate"
+        _, _, place = origin.partition("://")
+        own = bool(place) and (place == headers.get("host") or is_loopback(_hostname(place)))
+        return origin not in self._origins and not own
+
+
 def _hostname(host: str) -> str:
     """The Host header without its port."""
     return host.rpartition("]")[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
@@ -167,22 +199,28 @@ def _hostname(host: str) -> str:
 class Authentication:
     """Names the caller, or refuses. Judges `scope["path"]`, never the Host header."""
 
-    def __init__(self, app: ASGIApp, keys: KeyRing) -> None:
+    def __init__(self, app: ASGIApp, keys: KeyRing, presence: Presence) -> None:
         self._app = app
         self._keys = keys
+        self._presence = presence
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
-            caller = self._keys.authenticate(Headers(scope=scope).get("authorization"))
-            scope.setdefault("state", {})["caller"] = caller
-        await self._app(scope, receive, send)
+        if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
+            await self._app(scope, receive, send)
+            return
+        caller = self._keys.authenticate(Headers(scope=scope).get("authorization"))
+        state = scope.setdefault("state", {})
+        state["caller"] = caller
+        with self._presence.of(caller.name, state):
+            await self._app(scope, receive, send)
 
 
 class BodyLimit:
     """Refuses bodies that are too large, by their own word or by count, and clients that take too long to send one.
 
     All bodies together, from their first byte until their reply begins, may take `max_total_bytes`: neither many
-    connections that never finish nor many large requests at once can fill the memory.
+    connections that never finish nor many large requests at once can fill the memory. Those of one key may take half of
+    it, or one body, so that there is always room for another's.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int, max_total_bytes: int, timeout_s: float) -> None:
@@ -190,8 +228,11 @@ class BodyLimit:
         self._max_bytes = max_bytes
         self._max_total_bytes = max(max_total_bytes, max_bytes)
         self._timeout_s = timeout_s
+        self._max_of_caller = max(max_bytes, self._max_total_bytes // 2)
         self._held = 0
         """Bytes of all bodies at this moment."""
+        self._held_of: Counter[str] = Counter()
+        """Of these, of each caller that has a key."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -200,28 +241,35 @@ class BodyLimit:
         announced = Headers(scope=scope).get("content-length", "0")
         if announced.isdecimal() and int(announced) > self._max_bytes:
             raise self._too_large()
-        body = _Body(self, receive, send, asyncio.get_running_loop().time() + self._timeout_s)
+        caller = scope.get("state", {}).get("caller", ANONYMOUS)
+        body = _Body(self, caller.tenant, receive, send, asyncio.get_running_loop().time() + self._timeout_s)
         try:
             await self._app(scope, body.receive, body.send)
         finally:
             body.release()
 
-    def take(self, size: int, received: int) -> None:
+    def take(self, size: int, received: int, tenant: str) -> None:
         """Count `size` more bytes of a body that has `received` by now.
 
         Raises:
             BodyTooLarge: it is over the limit of one.
-            TooManyBodies: all together are over theirs.
+            TooManyBodies: all together, or those of its caller, are over theirs.
         """
         if received > self._max_bytes:
             raise self._too_large()
         if self._held + size > self._max_total_bytes:
             raise TooManyBodies("The server holds as many request bodies as it has memory for; please try again.")
+        if tenant and self._held_of[tenant] + size > self._max_of_caller:
+            raise TooManyBodies("Your key has as many request bodies here as one key may have; please try again.")
         self._held += size
+        self._held_of[tenant] += size
 
-    def give_back(self, size: int) -> None:
+    def give_back(self, size: int, tenant: str) -> None:
         """Count off the bytes of a body that nobody needs any more."""
         self._held -= size
+        self._held_of[tenant] -= size
+        if not self._held_of[tenant]:
+            del self._held_of[tenant]
 
     def too_slow(self) -> RequestTimeout:
         """The error for a body that does not come."""
@@ -234,8 +282,9 @@ class BodyLimit:
 class _Body:
     """One body on its way in."""
 
-    def __init__(self, limit: BodyLimit, receive: Receive, send: Send, deadline: float) -> None:
+    def __init__(self, limit: BodyLimit, tenant: str, receive: Receive, send: Send, deadline: float) -> None:
         self._limit = limit
+        self._tenant = tenant
         self._receive = receive
         self._send = send
         self._deadline = deadline
@@ -252,7 +301,7 @@ class _Body:
             raise self._limit.too_slow() from None
         size = len(message.get("body", b""))
         self._received += size
-        self._limit.take(size, self._received)
+        self._limit.take(size, self._received, self._tenant)
         self._held += size
         self._complete = not message.get("more_body", False)
         return message
@@ -264,5 +313,5 @@ class _Body:
 
     def release(self) -> None:
         """Its bytes are not needed any more. Safe to call twice."""
-        self._limit.give_back(self._held)
+        self._limit.give_back(self._held, self._tenant)
         self._held = 0

@@ -5,6 +5,7 @@ A stream ends in one of these ways, and always gives back what it holds:
     its end, an error      the last frame, and `[DONE]`
     its deadline           an error frame, and `[DONE]`
     the server shuts down  an error frame, and `[DONE]`
+    its key is revoked     an error frame, and `[DONE]`
     the client has gone    nothing: nobody reads it
 """
 
@@ -20,7 +21,8 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from server.admission.deadline import Deadline
-from server.errors import ApiError, Draining, InternalError
+from server.admission.presence import why_cut
+from server.errors import ApiError, InternalError
 from server.inference import EventStream
 from server.routes.replies import until_gone
 from server.telemetry import metrics, traces
@@ -60,8 +62,8 @@ class EventStreamResponse(Response):
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             if await self._write_until_gone(write, receive):
                 await send(END)
-        except asyncio.CancelledError:  # the time to drain is over
-            await _last_words(send)
+        except asyncio.CancelledError:
+            await _last_words(send, why_cut(scope.get("state", {})))
         finally:
             with anyio.CancelScope(shield=True):
                 await self._stream.aclose()
@@ -144,8 +146,8 @@ class Silence:
         self._timer = self._listen()
 
 
-async def _last_words(send: Send) -> None:
+async def _last_words(send: Send, reason: ApiError) -> None:
     """An error frame, and a proper end of the reply: clients take one without it for a connection that broke."""
     with anyio.move_on_after(LAST_WORDS_S, shield=True):
-        await send({"type": "http.response.body", "body": sse.error_frame(Draining()) + sse.DONE, "more_body": True})
+        await send({"type": "http.response.body", "body": sse.error_frame(reason) + sse.DONE, "more_body": True})
         await send(END)

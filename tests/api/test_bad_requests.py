@@ -268,7 +268,7 @@ def test_calls_of_tools_in_a_message_are_refused_and_not_forgotten(house: House,
 def test_more_objects_than_any_context_holds_are_refused_before_they_are_read(house: House) -> None:
     parts = [{"type": "text", "text": ""}] * 60_000
     error = error_of(house.post(body() | {"messages": [{"role": "user", "content": parts}]}), 400)
-    assert "more than 50000 objects" in error["message"]
+    assert "more than 128 KiB of JSON besides its strings" in error["message"]
 
 
 # ---- Web pages
@@ -289,6 +289,60 @@ def test_every_name_of_the_machine_will_do(house: House, host: str) -> None:
 def test_what_a_web_page_can_send_unasked_is_refused(house: House, kind: str) -> None:
     response = house.http.post("/v1/chat/completions", content=json.dumps(body()), headers={"content-type": kind})
     assert error_of(response, 400)["code"] == "invalid_content_type"
+
+
+EVIL, HERE = "http://evil.example", "http://127.0.0.1:3000"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": EVIL, "sec-fetch-site": "cross-site"},
+        {"origin": EVIL},
+        {"origin": "null"},
+        {"origin": ""},
+        {"origin": "http://localhost.evil.example"},
+        {"origin": "http://evil.example/localhost"},
+        {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("kind", [None, "application/json"])
+def test_the_page_of_a_stranger_is_refused(house: House, headers: dict[str, str], kind: str | None) -> None:
+    """What `fetch` sends of a Blob with mode no-cors: a body without a content type, asked of nobody before."""
+    sent = headers if kind is None else {**headers, "content-type": kind}
+    reply = house.http.post(CHAT, content=json.dumps(GOOD), headers=sent)
+    assert error_of(reply, 403)["code"] == "forbidden"
+    assert house.engine.requests == []
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"origin": HERE, "sec-fetch-site": "same-site"},
+        {"origin": "http://localhost", "sec-fetch-site": "same-origin"},
+        {"sec-fetch-site": "none", "sec-fetch-mode": "navigate"},
+        {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"},
+    ],
+    ids=str,
+)
+def test_pages_of_this_machine_and_links_to_it_are_served(house: House, headers: dict[str, str]) -> None:
+    assert house.http.get("/v1/models", headers=headers).status_code == 200
+
+
+def test_a_page_that_the_operator_names_is_served() -> None:
+    with open_house(cors_origins=[EVIL]) as friendly:
+        sent = {"origin": EVIL, "sec-fetch-site": "cross-site", "content-type": "application/json"}
+        assert friendly.http.post(CHAT, content=json.dumps(GOOD), headers=sent).status_code == 200
+        assert friendly.http.post(CHAT, content=json.dumps(GOOD), headers=sent | {"origin": HERE}).status_code == 200
+        assert friendly.http.post(CHAT, content="{}", headers=sent | {"origin": EVIL + "s"}).status_code == 403
+
+
+def test_with_keys_it_is_the_key_that_counts() -> None:
+    with open_house(api_keys=["a-key-of-more-than-22-letters"]) as house:
+        sent = {"origin": EVIL, "authorization": "Bearer a-key-of-more-than-22-letters"}
+        assert house.http.post(CHAT, content=json.dumps(GOOD), headers=sent).status_code == 200
 
 
 # ---- Too long for the model

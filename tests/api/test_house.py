@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import httpx
@@ -189,8 +190,8 @@ def test_no_spelling_of_an_address_leads_past_the_door(path: str) -> None:
 
 def test_a_forged_host_opens_no_door() -> None:
     with open_house(api_keys=KEYS) as house:
-        for host in ("localhost/health", "x/health/live?", "health"):
-            assert house.http.get("/v1/models", headers={"host": host}).status_code == 401
+        for host, status in (("localhost/health", 400), ("x/health/live?", 400), ("health", 401)):
+            assert house.http.get("/v1/models", headers={"host": host}).status_code == status
 
 
 # ---- CORS
@@ -418,3 +419,17 @@ def test_bodies_that_never_end_do_not_fill_the_memory() -> None:
         for connection in unfinished:
             connection.close()
         assert eventually(lambda: house.ask().status_code == 200)
+
+
+def test_the_bodies_of_one_key_leave_room_for_anothers() -> None:
+    with open_house(api_keys=KEYS, max_body_mib=1, max_bodies_mib=2) as house:
+        greedy, other = ({"authorization": f"Bearer {key}", "content-type": "application/json"} for key in KEYS[:2])
+        head = (f"POST {CHAT} HTTP/1.1", f"Content-Length: {1 << 20}", f"Authorization: Bearer {KEYS[0]}")
+        unfinished = [house.raw(head, b" " * ((1 << 20) - 1)) for _ in range(2)]
+        content = json.dumps(body()).encode() + b" " * 500_000
+        assert eventually(lambda: house.http.post(CHAT, content=content, headers=greedy).status_code == 503)
+        for _ in range(5):
+            assert house.http.post(CHAT, content=content, headers=other).status_code == 200
+        for connection in unfinished:
+            connection.close()
+        assert eventually(lambda: house.http.post(CHAT, content=content, headers=greedy).status_code == 200)
