@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from server.settings import is_loopback
 from tests.e2e.asking import ENDLESS, PATH, Client
 from tests.serving import END_DEADLINE_S, START_DEADLINE_S, Server, launch
 
@@ -34,6 +35,15 @@ def test_a_port_in_use_is_named_at_once(server: Server, client: Client) -> None:
     assert "Choose another --port" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert client.ask("Hello", max_tokens=4).text
+
+
+def test_nothing_but_the_http_port_can_be_reached_from_outside(server: Server, client: Client) -> None:
+    """The worker's own ports ask nobody for a key, and many connections to one of them end it."""
+    port = int(server.address.rpartition(":")[2])
+    assert client.ask("Hello", max_tokens=4).text
+    found = [one.laddr for process in server.family() for one in process.net_connections() if one.status == "LISTEN"]
+    assert ("127.0.0.1", port) in [(place.ip, place.port) for place in found]
+    assert [place for place in found if place.port != port and not is_loopback(place.ip)] == []
 
 
 def test_a_missing_model_is_named(tmp_path: object) -> None:
