@@ -70,6 +70,10 @@ slow-hosts: setup-dev ## ask for text while a hundred picture hosts send a byte 
 stalls: setup-dev ## ask for /health/live while the worst bodies come, and see how long anybody waits
 	@$(PYTHON_IN_VENV) -m tests.hostile.stalls $(ARGS)
 
+.PHONY: crowd
+crowd: setup-dev ## have seven thousand strangers at the door, and see what who has a key notices
+	@$(PYTHON_IN_VENV) -m tests.hostile.crowd $(ARGS)
+
 .PHONY: fuzz
 fuzz: setup-dev ## feed broken files to the decoders; ARGS="--minutes 10"
 	@$(PYTHON_IN_VENV) -m tests.fuzz $(ARGS)

@@ -69,6 +69,8 @@ class RawString:
     """Bytes of all pieces."""
     is_escaped: bool = False
     """Whether there is a backslash in it."""
+    beside: int = 0
+    """Bytes of it that escapes and broken lines take beside what is meant, if it is base64."""
 
     def head(self, size: int) -> bytes:
         """The first bytes, at least one of them, of at most `size`."""

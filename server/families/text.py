@@ -51,8 +51,13 @@ class Tokens:
         return characters // (3 * self._longest) if self._longest else 0
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of plain text; never a control token's."""
-        return list(self._plain.encode(text, add_special_tokens=False).ids)
+        """Token ids of plain text; never a control token's.
+
+        In a batch of one: only there the library lets others run meanwhile (200,000 digits take 0.4 s), and it is
+        quicker without the places of the tokens in the text.
+        """
+        (encoding,) = self._plain.encode_batch_fast([text], add_special_tokens=False)
+        return list(encoding.ids)
 
     def split(self, text: str) -> list[int | str]:
         """A text of the model's own, such as its template's: control tokens as ids, what is between them as it is."""

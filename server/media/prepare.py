@@ -21,7 +21,7 @@ from server.media.cache import ByteCache, Together
 from server.media.channel import memory_with, sealed_array
 from server.media.checks import Checked, Spent, check
 from server.media.digest import digest_of
-from server.media.estimate import estimated_tokens
+from server.media.estimate import decode_memory, estimated_tokens
 from server.media.files import Folders
 from server.media.jobs import KIND_OF, File, Job, pack_job, pictures_of, require_wanted, unpack_answer
 from server.media.limits import RequestLimits, WorkLimits, patch_memory
@@ -65,14 +65,19 @@ class Preparer:
         remote: RemoteFiles,
         folders: Folders,
         memory: MemoryBudget,
+        decoding: MemoryBudget,
+        worker_memory: int,
         cache_bytes: int,
     ) -> None:
+        """`decoding` is the memory of all decode workers together, of which a job takes at most `worker_memory`."""
         self._limits = limits
         self.work = work
         self.pool = pool
         self.remote = remote
         self._folders = folders
         self.memory = memory
+        self.decoding = decoding
+        self._worker_memory = worker_memory
         self.cache: ByteCache[str, Pictures] = ByteCache(cache_bytes, _size)
         self._decoding: Together[tuple[str, str], Pictures] = Together()
 
@@ -92,6 +97,8 @@ class Preparer:
             *self.pool.readings(),
             Reading("ain_media_memory_bytes", "Memory set aside for pictures at work.", self.memory.used),
             Reading("ain_media_memory_limit_bytes", "How much of it there is.", self.memory.size),
+            Reading("ain_decode_memory_bytes", "Memory set aside for decoding.", self.decoding.used),
+            Reading("ain_decode_memory_limit_bytes", "How much of it there is for all workers.", self.decoding.size),
             *self.cache.readings("prepared"),
             *self.remote.cache.readings("fetched"),
         ]
@@ -159,7 +166,8 @@ class Preparer:
     async def _ask_a_worker(self, job: Job, data: Sequence[bytes], digest: str, tenant: str) -> Pictures:
         memory = await _where_it_fits(sum(map(len, data)), memory_with, data)
         try:
-            answer = await self._answer(job, memory, tenant)
+            with await self.decoding.share(decode_memory(job, data, self._worker_memory)):
+                answer = await self._answer(job, memory, tenant)
         finally:
             os.close(memory)
         try:

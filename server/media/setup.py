@@ -16,6 +16,8 @@ from server.media.prepare import Preparer
 from server.media.remote import RemoteFiles
 from server.settings import Settings
 
+SHARE_FOR_DECODING = 2
+"""All decode workers together may take one part in so many of the memory, whatever each of them may take."""
 SHARE_OF_MEMORY = 4
 """Prepared pictures at work may take one part in so many of the machine's memory."""
 SHARE_OF_FETCHES = 2
@@ -27,13 +29,14 @@ def set_up_media(settings: Settings, family: Family, max_pixels: int, max_model_
 
     Raises ValueError, naming it, for a host, network or folder that cannot be used.
     """
+    worker_memory = settings.decode_memory_mib * MIB
     return Preparer(
         _request_limits(settings, family, max_model_len),
         work := _work_limits(settings, family, max_pixels, max_model_len),
         pool=WorkerPool(
             worker.main,
             work,
-            worker.Bounds(settings.decode_memory_mib * MIB, settings.decode_timeout_s),
+            worker.Bounds(worker_memory, settings.decode_timeout_s),
             size=settings.decode_workers or machine.hardware_threads(),
             seconds=settings.decode_timeout_s,
         ),
@@ -44,6 +47,8 @@ def set_up_media(settings: Settings, family: Family, max_pixels: int, max_model_
         ),
         folders=Folders(settings.media_folders),
         memory=MemoryBudget(memory_or_share(settings.media_memory_mib, SHARE_OF_MEMORY)),
+        decoding=MemoryBudget(max(worker_memory, memory_or_share(None, SHARE_FOR_DECODING))),
+        worker_memory=worker_memory,
         cache_bytes=settings.media_cache_mib * MIB,
     )
 

@@ -36,9 +36,6 @@ MAX_URL_LENGTH = 8192
 """Longest http(s) or file URL, in characters."""
 _MAX_HEADER = 200  # characters between `data:` and the comma
 _WHITESPACE = " \t\r\n\f\v"
-_BESIDE_BASE64 = {b" ": 1, b"\\n": 2, b"\\r": 2, b"\\/": 1, b"\\u002B": 5, b"\\u002b": 5}
-"""What stands between a long URL's quotes besides base64, and how many bytes too many that is: broken lines, and the
-escapes that PHP and .NET write for / and +."""
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]{1,30}):", re.IGNORECASE)  # one letter is a Windows drive
 _KNOWN_TYPE = re.compile(r"(application|audio|image|model|multipart|text|video)/[a-z0-9.+-]{1,40}")
 
@@ -197,9 +194,9 @@ def _parse_raw(url: RawString, kind: MediaKind, param: str, max_bytes: int) -> I
     unescaped = head.replace(b"\\/", b"/").decode("latin-1")
     start = _start_of_base64(unescaped.lstrip(_WHITESPACE), refuse, kind)
     start += len(unescaped) - len(unescaped.lstrip(_WHITESPACE)) + head[: head.index(b",")].count(b"\\/")
-    length = url.size - start
-    if url.is_escaped or length // 4 * 3 > max_bytes:
-        length -= sum(piece.count(what) * extra for piece in url.pieces for what, extra in _BESIDE_BASE64.items())
+    length = url.size - start - url.beside
+    if max_bytes < length // 4 * 3 < 2 * max_bytes:
+        length -= sum(piece.count(b" ") for piece in url.pieces)
     tail = url.pieces[-1][-2:]
     size = length // 4 * 3 - (2 if tail == b"==" else 1 if tail.endswith(b"=") else 0)
     if size > max_bytes:

@@ -13,7 +13,7 @@ import secrets
 from server.core import RawString
 from server.errors import BadRequest, ContextLengthExceeded
 
-MAX_STRUCTURE_BYTES = 128 << 10
+MAX_STRUCTURE_BYTES = 64 << 10
 """Outside of strings and white space. Each list, object, key or number takes at least two, and up to 1 us to make."""
 MAX_TEXT_COST = 8 << 20
 """Of all strings that are no media, in bytes; an escape costs as much as ESCAPE_COST bytes."""
@@ -25,6 +25,8 @@ MEDIA_KEYS = frozenset({b"url", b"image", b"image_url", b"video", b"video_url", 
 SHOWN_BYTES = 100
 """Of a string that is kept apart, the parser sees so many."""
 LONGEST_KEY = max(map(len, MEDIA_KEYS))
+BESIDE = {b"\\u": 4, b"\\n": 1, b"\\r": 1}
+"""What an escape takes beyond its backslash: \\u002B is a +, as .NET writes it, and the end of a line is nothing."""
 BACKSLASH = ord("\\")
 WHITESPACE = b" \t\r\n"
 MUCH_WHITESPACE = re.compile(rb"[ \t\r\n]{64,}")
@@ -48,6 +50,9 @@ class JsonBody:
         self._string: list[bytes] | None = None
         """What has come of the string that comes; None outside of one."""
         self._string_bytes = 0
+        self._string_escapes = 0
+        self._string_beside = 0
+        """Of those bytes, what escapes of letters and of line ends take for nothing, were it base64."""
         self._slashes = 0
         """Backslashes at the end of those: an odd number of them takes a quote for the string."""
 
@@ -119,21 +124,25 @@ class JsonBody:
         assert self._string is not None  # noqa: S101
         self._string.append(part)
         self._string_bytes += len(part)
+        if b"\\" in part:
+            escapes = part.count(b"\\")
+            self._string_escapes += escapes
+            self._string_beside += escapes + sum(part.count(escape) * more for escape, more in BESIDE.items())
 
     def _end_string(self) -> None:
         pieces, size = self._string or [], self._string_bytes
-        self._string, self._string_bytes, self._slashes = None, 0, 0
+        escapes, beside = self._string_escapes, self._string_beside
+        self._string, self._slashes = None, 0
+        self._string_bytes = self._string_escapes = self._string_beside = 0
         self._last = b"".join(pieces) if size <= LONGEST_KEY else b""
         if size >= LONG_BYTES and self._key in MEDIA_KEYS:
-            self._keep_apart(tuple(pieces), size)
+            self._keep_apart(RawString(tuple(pieces), size, escapes > 0, beside))
             return
-        for piece in pieces:
-            self.json += piece
-            self._text += len(piece) + ESCAPE_COST * piece.count(b"\\")
+        self.json += b"".join(pieces)
+        self._text += size + ESCAPE_COST * escapes
         self.json += b'"'
 
-    def _keep_apart(self, pieces: tuple[bytes, ...], size: int) -> None:
-        raw = RawString(pieces, size, any(b"\\" in piece for piece in pieces))
+    def _keep_apart(self, raw: RawString) -> None:
         found = PLAIN.match(raw.head(SHOWN_BYTES))
         shown = found[0] if found else b""
         self.json += b'%b#%d%b"' % (shown, len(self._long), self._mark.encode())
@@ -145,7 +154,7 @@ class JsonBody:
                 f"The request body holds more than {MAX_STRUCTURE_BYTES >> 10} KiB of JSON besides its strings.",
                 code="invalid_json",
             )
-        held = 0 if self._key in MEDIA_KEYS else self._string_bytes
+        held = 0 if self._key in MEDIA_KEYS else self._string_bytes + ESCAPE_COST * self._string_escapes
         if self._text + held > MAX_TEXT_COST:
             raise ContextLengthExceeded(
                 "The texts of this request are longer than any model could read.", param="messages"

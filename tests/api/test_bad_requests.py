@@ -268,7 +268,7 @@ def test_calls_of_tools_in_a_message_are_refused_and_not_forgotten(house: House,
 def test_more_objects_than_any_context_holds_are_refused_before_they_are_read(house: House) -> None:
     parts = [{"type": "text", "text": ""}] * 60_000
     error = error_of(house.post(body() | {"messages": [{"role": "user", "content": parts}]}), 400)
-    assert "more than 128 KiB of JSON besides its strings" in error["message"]
+    assert "more than 64 KiB of JSON besides its strings" in error["message"]
 
 
 # ---- Web pages

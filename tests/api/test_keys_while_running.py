@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from server.admission.keys import new_key
 from server.engine.scripted import Script
 from tests.api.house import House, body, chunks, error_of, open_house
+from tests.model import MODEL
+from tests.serving import serve
 from tests.waiting import eventually
 
 OLD, NEW = new_key(), new_key()
@@ -104,3 +108,17 @@ def test_other_keys_streams_go_on(house: House, file: Path) -> None:
         file.write_text(f"hall = {NEW}\n")
         assert chunks(first + b"".join(received))[-1]["choices"][0]["finish_reason"] == "stop"
     assert eventually(lambda: status(house, OLD) == 401)
+
+
+def test_a_process_reads_it_on_sighup_and_goes_on(file: Path) -> None:
+    flags = ("--engine", "scripted", "--api-keys-file", str(file))
+    with serve("--model", MODEL, *flags) as server, httpx.Client(base_url=server.address, trust_env=False) as client:
+
+        def status_of(key: str) -> int:
+            return client.get("/v1/models", headers=bearer(key)).status_code
+
+        assert status_of(OLD) == 200
+        file.write_text(f"desk = {NEW}\n")
+        server.process.send_signal(signal.SIGHUP)
+        assert eventually(lambda: (status_of(OLD), status_of(NEW)) == (401, 200))
+        assert "1 revoked" in server.output()

@@ -121,6 +121,7 @@ async def room(
     workers: int = 1,
     seconds: float = 30.0,
     worker_memory: int = 1 << 30,
+    decoding: int = 1 << 32,
     start: bool = True,
 ) -> AsyncIterator[Room]:
     work, web = work or WorkLimits(), web or Web()
@@ -132,6 +133,8 @@ async def room(
         remote=RemoteFiles(web, cache_bytes=1 << 20, per_tenant=8),
         folders=Folders(folders),
         memory=MemoryBudget(memory),
+        decoding=MemoryBudget(decoding),
+        worker_memory=worker_memory,
         cache_bytes=cache,
     )
     if start:
