@@ -41,8 +41,9 @@ class Connections:
         self._most_per_address = most_per_address
         self._addresses: dict[Connection, str] = {}
         self._of_address: Counter[str] = Counter()
-        self._waiting: dict[Engaged, dict[Connection, None]] = {Engaged.NOT: {}, Engaged.ASKING: {}}
-        """Those that can give way, the oldest first."""
+        self._waiting: dict[Connection, Engaged] = {}
+        """Those that can give way. First who has waited longest: who has just come will speak in a moment, while a
+        crowd of those that do not is older, whatever it has begun."""
         self._heads = 0
         self._refused: set[Connection] = set()
 
@@ -57,11 +58,11 @@ class Connections:
         """
         if 0 < self._most_per_address <= self._of_address[address]:
             raise TooManyConnections(f"Your address has {self._most_per_address} connections open, which is the limit.")
-        if len(self._addresses) >= self._most and not self._make_room():
+        if len(self._addresses) >= self._most and not self._end_oldest(frozenset(Engaged)):
             raise TooManyConnections("The server has as many connections as it can keep; please try again.")
         self._addresses[connection] = address
         self._of_address[address] += 1
-        self._waiting[Engaged.NOT][connection] = None
+        self._waiting[connection] = Engaged.NOT
 
     def refuse(self, connection: Connection) -> bool:
         """Whether there is time to tell a connection that was not admitted why."""
@@ -74,16 +75,15 @@ class Connections:
         """From now on it is so much engaged."""
         if connection not in self._addresses:
             return
-        for kind, waiting in self._waiting.items():
-            waiting.pop(connection, None)
-            if kind is engaged:
-                waiting[connection] = None
+        self._waiting.pop(connection, None)
+        if engaged is not Engaged.BUSY:
+            self._waiting[connection] = engaged
 
     def hold_head(self, size: int) -> None:
         """Count more bytes of heads that are not complete; with too many, the oldest give way. Negative: less."""
         self._heads += size
-        while self._heads > MAX_HEADS_BYTES and self._waiting[Engaged.ASKING]:
-            self._end_oldest(Engaged.ASKING)
+        while self._heads > MAX_HEADS_BYTES and self._end_oldest(frozenset({Engaged.ASKING})):
+            pass
 
     def remove(self, connection: Connection) -> None:
         """It has ended."""
@@ -94,14 +94,10 @@ class Connections:
         self._of_address[address] -= 1
         if not self._of_address[address]:
             del self._of_address[address]
-        for waiting in self._waiting.values():
-            waiting.pop(connection, None)
+        self._waiting.pop(connection, None)
 
-    def _make_room(self) -> bool:
-        return any(self._end_oldest(engaged) for engaged in (Engaged.NOT, Engaged.ASKING))
-
-    def _end_oldest(self, engaged: Engaged) -> bool:
-        oldest = next(iter(self._waiting[engaged]), None)
+    def _end_oldest(self, kinds: frozenset[Engaged]) -> bool:
+        oldest = next((one for one, engaged in self._waiting.items() if engaged in kinds), None)
         if oldest is None:
             return False
         oldest.give_way()

@@ -18,7 +18,7 @@ from server.translate.json_body import JsonBody
 
 T = TypeVar("T")
 
-SLICE_BYTES = 1 << 16
+SLICE_BYTES = 1 << 15
 """Of a body, looked at in one go: even of the worst that takes a few milliseconds."""
 
 

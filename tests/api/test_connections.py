@@ -65,7 +65,7 @@ def test_those_that_do_nothing_give_way_the_oldest_first(house: House) -> None:
         assert opened[-1].send(LIVE).reply().status == 200
 
 
-def test_those_in_the_middle_of_a_head_give_way_next(house: House) -> None:
+def test_those_in_the_middle_of_a_head_give_way_too(house: House) -> None:
     with lines(house, MOST) as asking:
         for line in asking:
             line.send(LIVE[:20])

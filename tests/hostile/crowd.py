@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import random
 import resource
 import subprocess
 import sys
@@ -32,6 +33,8 @@ SILENT: Final = 5000
 SLOW: Final = 2000
 ENDLESS: Final = 200
 MOST_CONNECTIONS: Final = 2000
+BACK_AFTER_S: Final = (5.0, 15.0)
+"""When those that were cut come again, as long as the crowd is there."""
 MEASURED_S: Final = 15.0
 MOST_SLOWER: Final = 1.2
 MOST_MIB: Final = 200
@@ -73,7 +76,7 @@ async def slow(host: str, port: int) -> None:
                 writer.write(bytes([byte]))
                 await writer.drain()
                 await asyncio.sleep(1)
-        await asyncio.sleep(1)
+        await asyncio.sleep(random.uniform(*BACK_AFTER_S))
 
 
 async def endless(host: str, port: int) -> None:
@@ -86,7 +89,7 @@ async def endless(host: str, port: int) -> None:
                 writer.write(b"x: yyyyyyyyyyyyyyyy\r\n" * 100)
                 await writer.drain()
                 await asyncio.sleep(0.05)
-        await asyncio.sleep(1)
+        await asyncio.sleep(random.uniform(*BACK_AFTER_S))
 
 
 # ---- Who has a key
