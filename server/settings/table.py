@@ -170,7 +170,8 @@ class Settings(BaseSettings):
     max_connections: int | None = _setting(
         "Network",
         None,
-        "How many connections may be open at once. With more, those without a whole head are closed, first who has waited longest.",
+        "How many connections may be open at once. With more, those without a whole head are closed, first who has "
+        "waited longest.",
         unset="three quarters of the process's descriptors",
         ge=8,
         le=1_000_000,
