@@ -44,6 +44,9 @@ WATCHED_PATHS = OPEN_PATHS | {"/metrics"}
 SIMPLE_CONTENT_TYPES = frozenset({"text/plain", "application/x-www-form-urlencoded", "multipart/form-data"})
 """What a web page may send anywhere without asking first (the Fetch standard's CORS-safelisted types)."""
 
+OF_PAGES = frozenset({b"origin", b"sec-fetch-site"})
+"""Headers that browsers alone send."""
+
 CLIENT_GONE = 499
 """nginx' status for a client that went away; only logs and metrics ever see it."""
 
@@ -175,12 +178,15 @@ class PageGuard:
         """Whose pages may call the API, or `*`."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and "*" not in self._origins and self._is_foreign(Headers(scope=scope)):
+        if scope["type"] == "http" and self._is_of_page(scope) and self._is_foreign(Headers(scope=scope)):
             raise Forbidden(
                 "This server has no keys and answers no web pages of other sites. Name the page's origin with "
                 "--cors-origins, or give the server keys."
             )
         await self._app(scope, receive, send)
+
+    def _is_of_page(self, scope: Scope) -> bool:
+        return "*" not in self._origins and any(name in OF_PAGES for name, _ in scope["headers"])
 
     def _is_foreign(self, headers: Headers) -> bool:
         origin = headers.get("origin")

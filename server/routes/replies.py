@@ -14,7 +14,7 @@ from starlette.types import Receive
 
 from server.errors import ApiError
 from server.inference import EventStream
-from server.translate.json_body import JsonBody
+from server.translate.json_body import LONG_BYTES, JsonBody
 
 T = TypeVar("T")
 
@@ -39,14 +39,18 @@ async def read_json(request: Request) -> JsonBody:
     Raises BadRequest for one that would cost too much to parse.
     """
     body = JsonBody()
+    small: bytes | None = b""
     async for piece in request.stream():
-        if len(piece) <= SLICE_BYTES:
-            body.feed(piece)
-            continue
+        if small is not None:
+            small += piece
+            if len(small) < LONG_BYTES:
+                continue
+            piece, small = small, None
         for start in range(0, len(piece), SLICE_BYTES):
+            if start:
+                await asyncio.sleep(0)  # the others' turn
             body.feed(piece[start : start + SLICE_BYTES])
-            await asyncio.sleep(0)  # the others' turn
-    return body
+    return body if small is None else JsonBody.whole(small)
 
 
 async def unless_gone(request: Request, work: Awaitable[T]) -> T:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from server.protocol.chat import ChatCompletionRequest
 from tests.api.gallery import Gallery
 from tests.api.house import (
     BLUE,
+    CHAT,
     GREEN,
     RED,
     YELLOW,
@@ -54,6 +56,47 @@ def test_a_picture_reaches_the_engine_as_patches_in_reading_order_of_tokens(hous
 def test_pictures_keep_their_order(house: House, gallery: Gallery) -> None:
     house.ask([image_url(plain(GREEN)), image_url(gallery.url("/blue.png")), image_url(plain(RED))])
     assert [picture[0] for picture in colours_seen(house)] == [GREEN, BLUE, RED]
+
+
+ESCAPES = {
+    "PHP": {"/": "\\/"},
+    ".NET": {"+": "\\u002B"},
+    "both": {"/": "\\/", "+": "\\u002b"},
+    "every letter": {"A": "\\u0041"},
+    "none": {},
+}
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("client", ESCAPES)
+def test_a_long_picture_is_read_with_whatever_escapes_a_client_writes(house: House, client: str, wrapped: bool) -> None:
+    """Kept apart of the JSON as it was sent; PHP escapes / by default, .NET the +."""
+    rng = np.random.default_rng(5)
+    noise = png(Image.fromarray(rng.integers(0, 256, (112, 112, 3), np.uint8)))
+    house.ask([image_url(noise)])
+    expected = house.last_request.prompt.pictures[0].picture.patches.copy()
+    url = data_url(noise)
+    if wrapped:
+        start = url.index(",") + 1
+        url = url[:start] + "\n".join(url[at : at + 76] for at in range(start, len(url), 76))
+    content = json.dumps(body([image_url(url)]))
+    for plain_letter, escaped in ESCAPES[client].items():
+        before, after = content.split("data:", 1)
+        content = before + "data:" + after.replace(plain_letter, escaped)
+    reply = house.http.post(CHAT, content=content, headers={"content-type": "application/json"})
+    assert reply.status_code == 200, reply.text
+    assert (house.last_request.prompt.pictures[0].picture.patches == expected).all()
+
+
+@pytest.mark.parametrize(
+    ("ending", "code"),
+    [("AAAA====", "invalid_base64_image"), ("AA\\u0000A", "invalid_base64_image"), ("\\x41", "invalid_base64_image")],
+)
+def test_a_long_picture_that_is_no_base64_is_refused(house: House, ending: str, code: str) -> None:
+    content = json.dumps(body([image_url(data_url(bytes(9000)) + "ENDING")])).replace("ENDING", ending)
+    reply = house.http.post(CHAT, content=content, headers={"content-type": "application/json"})
+    error = error_of(reply, 400)
+    assert (error["code"], error["param"]) == (code, "messages[0].content[0].image_url.url")
 
 
 def test_a_wide_picture_lies_wide(house: House) -> None:

@@ -13,7 +13,8 @@ from PIL import Image
 
 from server.core import ClipSource, DocumentSource, PictureSource, PixelBudget, Source
 from server.errors import ApiError
-from server.media.estimate import HEAD_CHARACTERS, UNKNOWN_PAGES, UNKNOWN_PIXELS, estimated_tokens
+from server.media.estimate import HEAD_CHARACTERS, UNKNOWN_PAGES, UNKNOWN_PIXELS, decode_memory, estimated_tokens
+from server.media.jobs import ClipJob, File, PagesJob, PictureJob
 from server.media.limits import WorkLimits
 from server.media.patches import patchify
 from server.media.pixels import PixelLimits, picture_tokens, target_size
@@ -127,3 +128,44 @@ def test_no_url_breaks_it(url: str) -> None:
 def test_no_bytes_break_it(data: bytes, start: bytes) -> None:
     url = "data:image/png;base64," + base64.b64encode(start + data).decode()
     assert 0 < estimate(source(url)) <= WORK.tokens(WORK.pixels.hard_max_pixels)
+
+
+# ---- Memory of decoding
+
+MOST = 2 << 30
+
+
+def memory_of(content: bytes, *, encoded: bool = False, escaped: bool = False) -> int:
+    data = base64.b64encode(content) if encoded else content
+    if escaped:
+        data = data.replace(b"/", b"\\/").replace(b"+", b"\\u002B")
+    job = PictureJob("p", 100, files=(File(len(data), encoded, escaped),))
+    return decode_memory(job, [data], MOST)
+
+
+@pytest.mark.parametrize("escaped", [False, True])
+@pytest.mark.parametrize("encoded", [False, True])
+def test_the_memory_of_a_picture_follows_from_its_header(encoded: bool, escaped: bool) -> None:
+    """However small the file: ten thousand lines of nothing are a hundred megapixels."""
+    small, large = png(100, 100), png(10_000, 10_000)
+    escaped = escaped and encoded
+    assert memory_of(small, encoded=encoded, escaped=escaped) < 32 << 20
+    assert 1 << 30 < memory_of(large, encoded=encoded, escaped=escaped) < MOST
+
+
+def png(width: int, height: int) -> bytes:
+    target = io.BytesIO()
+    Image.new("1", (width, height)).save(target, "PNG")
+    return target.getvalue()
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", png(100, 100)[:10]])
+def test_what_says_nothing_of_itself_may_take_all_that_a_worker_may(content: bytes) -> None:
+    assert memory_of(content) == MOST
+    for job in (ClipJob("p", 100, files=(File(5, False),)), PagesJob("p", 100, files=(File(5, False),))):
+        assert decode_memory(job, [b"hello"], MOST) == MOST
+
+
+def test_no_picture_may_take_more_than_a_worker_may() -> None:
+    job = PictureJob("p", 100, files=(File(100, False),))
+    assert decode_memory(job, [png(10_000, 10_000)], 1 << 20) == 1 << 20

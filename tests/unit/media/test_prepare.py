@@ -247,6 +247,26 @@ async def test_requests_wait_for_their_share_of_the_memory() -> None:
         assert there.reading("ain_media_memory_bytes") == 0
 
 
+async def test_decoding_waits_for_its_share_of_the_memory_too() -> None:
+    """However many workers there are: two of a megapixel each do not fit at once into 60 MiB."""
+    content = [picture(1000, 1000, seed) for seed in range(3)]
+    async with room(workers=2, decoding=60 << 20) as house:
+        most = 0.0
+
+        async def watch() -> None:
+            nonlocal most
+            while True:
+                most = max(most, house.reading("ain_media_workers_busy"))
+                await anyio.sleep(0.001)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(watch)
+            await house.pictures(*(source(one) for one in content))
+            tasks.cancel_scope.cancel()
+        assert most == 1
+        assert house.reading("ain_decode_memory_bytes") == 0
+
+
 async def test_folders_that_the_operator_opened_are_read(tmp_path: Path) -> None:
     (tmp_path / "a picture.png").write_bytes(picture(56, 56))
     async with room(folders=[tmp_path]) as there:
