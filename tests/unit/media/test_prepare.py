@@ -261,7 +261,7 @@ async def test_decoding_waits_for_its_share_of_the_memory_too() -> None:
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(watch)
-            await house.pictures(*(source(one) for one in content))
+            await house.pictures(*(source(data_url(one)) for one in content))
             tasks.cancel_scope.cancel()
         assert most == 1
         assert house.reading("ain_decode_memory_bytes") == 0
