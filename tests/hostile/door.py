@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from tests.api.test_framing import ONE, REFUSED, WITHOUT_END
-from tests.hostile.case import Answer, Case
+from tests.hostile.case import Answer, Case, refused, said
 from tests.hostile.house import House
 from tests.hostile.json_bodies import HELLO
 from tests.hostile.packing import MIB
@@ -59,7 +59,19 @@ SHAPES: Final = {
 }
 FIELDS: Final = {"keys": b'"a":1,', "escaped keys": b'"\\u0061":1,', "objects in fields": b'"a":{},'}
 
+TEXTS: Final = {
+    "digits": "1" * 200_000,
+    "Arabic with marks": "\u0628\u0650\u0633\u0652\u0645\u0650 " * 30_000,
+    "emoji": "\U0001f54c" * 60_000,
+    "line ends": "\n\r" * 100_000,
+    "signs": "!?*&%$" * 40_000,
+    "control tokens": "<|im_start|>" * 20_000,
+    "letters of all scripts": "".join(map(chr, range(0x100, 0xD800))) * 4,
+}
+"""Longer than the context, and slow to count."""
+
 CASES: Final[dict[str, Case]] = {
+    **{f"text: {name}": refused(said(text), "context_length_exceeded", "messages") for name, text in TEXTS.items()},
     **{f"framing: {name}": raw(sent, status, "invalid_http") for name, (sent, status) in REFUSED.items()},
     **{
         f"one request: {name}": raw(
