@@ -57,7 +57,11 @@ def test_a_file_that_another_takes_the_place_of_is_seen(house: House, file: Path
     assert eventually(lambda: (status(house, OLD), status(house, NEW)) == (200, 200))
 
 
-@pytest.mark.parametrize("broken", ["", "desk = short\n", f"desk = {NEW}\ndesk = {OLD}\n", f"{NEW}\n\xff\n"])
+@pytest.mark.parametrize(
+    "broken",
+    ["", "desk = short\n", f"desk = {NEW}\ndesk = {OLD}\n", f"{NEW}\n\xff\n"],
+    ids=["empty", "a short key", "a name twice", "no text"],
+)
 def test_a_broken_file_is_refused_as_a_whole_and_the_old_keys_stay(house: House, file: Path, broken: str) -> None:
     def refused() -> bool:
         return "ain_keys_file_refused 1.0" in house.http.get("/metrics", headers=bearer(OLD)).text
