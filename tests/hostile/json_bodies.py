@@ -70,6 +70,11 @@ REFUSED: Final[dict[str, tuple[dict[str, Any] | bytes, str, str | None]]] = {
         "invalid_value",
         "messages",
     ),
+    "ten thousand tools": (
+        {**said("x"), "tools": [{"type": "function", "function": {"name": "f"}}] * 10_000},
+        "invalid_json",
+        None,
+    ),
     "3,000 parts": (said([{"type": "text", "text": ""}] * 3000), "invalid_value", "messages[0].content"),
     "no model": (without("model"), "missing_required_parameter", "model"),
     "no messages": (without("messages"), "missing_required_parameter", "messages"),

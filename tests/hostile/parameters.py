@@ -90,7 +90,7 @@ NOT_OFFERED: Final[dict[str, dict[str, Any]]] = {
     "tools with deep schemas": {
         "tools": [{"type": "function", "function": {"name": "f", "parameters": deep_schema(50)}}]
     },
-    "ten thousand tools": {"tools": [{"type": "function", "function": {"name": "f"}}] * 10_000},
+    "three thousand tools": {"tools": [{"type": "function", "function": {"name": "f"}}] * 3000},
 }
 """The param is the last field: what is not offered is refused by its name, whatever its value."""
 
