@@ -28,9 +28,7 @@ from server.engine.setup import set_up_engine
 from server.media.addresses import AllowList
 from server.media.files import Folders
 from server.media.pool import DECODERS
-from server.routes.connections import Connections
-from server.routes.door import Door
-from server.routes.http11 import Bounds, bounded_http
+from server.routes.http11 import bounded_http
 from server.services import Services
 from server.settings import Settings, SettingsError
 from server.telemetry.console import LOG_LINES, Console
@@ -116,11 +114,7 @@ class Process(uvicorn.Server):
             uvicorn.Config(
                 app,
                 loop="uvloop",
-                http=bounded_http(
-                    Bounds(settings.stalled_timeout_s, settings.body_timeout_s),
-                    Connections(settings.max_connections or most_connections(), settings.max_connections_per_address),
-                    Door(self._services),
-                ),
+                http=bounded_http(self._services, most_connections()),
                 ws="none",
                 log_config=None,
                 access_log=False,

@@ -7,7 +7,7 @@ A decoder is a million lines of C that reads what strangers send. Its worker the
     network       every device: a network of its own, with nothing in it
     files         the file system: a root of its own, with nothing in it but fonts, read-only
     capabilities  all of them
-    limits        processes, descriptors, and files larger than its memory
+    limits        descriptors, and files larger than its memory
     system calls  new sockets, programs, processes, files for writing; a look into others
 
 Kernels and containers refuse one or the other of these; `shut_in` says which, and the rest holds. Nothing is asked of

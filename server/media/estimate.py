@@ -76,6 +76,10 @@ def _size_of_file(content: bytes, file: File) -> tuple[int, int] | None:
         return size_in_header(head)
     if file.escaped:
         head = _without_escapes(head)
+    return _size_in_base64(head)
+
+
+def _size_in_base64(head: bytes) -> tuple[int, int] | None:
     try:
         return size_in_header(pybase64.b64decode(head[: len(head) // 4 * 4]))
     except ValueError:
@@ -96,8 +100,4 @@ def _size_in_header(url: Url) -> tuple[int, int] | None:
     start = head.find(b",", 0, LONGEST_PREFIX) + 1
     if not start or head[:start].decode("latin-1").partition(":")[0] != "data":
         return None
-    head = head[start:]
-    try:
-        return size_in_header(pybase64.b64decode(head[: len(head) // 4 * 4]))
-    except ValueError:
-        return None
+    return _size_in_base64(head[start:])

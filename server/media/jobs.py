@@ -26,8 +26,8 @@ from server.errors import (
     MediaKind,
 )
 from server.media.channel import Octets
-from server.media.limits import CHANNELS, WorkLimits
-from server.media.pixels import FRAMES, picture_tokens
+from server.media.limits import WorkLimits, patch_bytes
+from server.media.pixels import picture_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +151,7 @@ def require_wanted(job: Job, cuts: Sequence[Cut], limits: WorkLimits) -> None:
     Raises ValueError for what no worker of ours makes of such a job: more than one picture, a page that nobody asked
     for, patches of another size, or more tokens than there is room for.
     """
-    patch = limits.pixels.patch
-    each = CHANNELS if patch == 1 else CHANNELS * FRAMES * patch**2
+    each = patch_bytes(limits.pixels.patch)
     grids = [cut.patches.grid_thw for cut in cuts]
     if (
         any(cut.patches.bytes_each != each for cut in cuts)

@@ -11,6 +11,8 @@ from server.media.pixels import FRAMES, PixelLimits
 
 MIB = 1 << 20
 CHANNELS = 3
+PIXELS = 1
+"""The side of a patch for models whose own processor cuts: they get the pixels as they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,11 @@ class RequestLimits:
 def memory_or_share(mib: int | None, part: int) -> int:
     """Bytes: `mib` where the operator has set it, else one part in `part` of the memory that there is for us."""
     return machine.memory_bytes() // part if mib is None else mib * MIB
+
+
+def patch_bytes(patch: int) -> int:
+    """Of a patch: two frames of three channels; or a pixel as it is, where a model's own processor cuts."""
+    return CHANNELS if patch == PIXELS else CHANNELS * FRAMES * patch**2
 
 
 def patch_memory(tokens: int, pixels: PixelLimits) -> int:

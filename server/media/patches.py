@@ -13,11 +13,8 @@ import numpy as np
 
 from server.media.channel import Growing, Octets
 from server.media.jobs import Patches
+from server.media.limits import CHANNELS, PIXELS, patch_bytes
 from server.media.pixels import FRAMES, MERGE, PATCH
-
-CHANNELS = 3
-PIXELS = 1
-"""The side of a patch for models whose own processor cuts: they get the pixels as they are."""
 
 
 def patchify(frames: Octets, patch: int = PATCH) -> tuple[Octets, tuple[int, int, int]]:
@@ -46,12 +43,12 @@ def measure(frames: Octets, patch: int) -> Patches:
         raise ValueError(f"expected uint8 [frames, H, W, 3], got {frames.dtype} {list(frames.shape)}")
     count, height, width, _ = frames.shape
     if patch == PIXELS:
-        return Patches((count, height, width), CHANNELS)
+        return Patches((count, height, width), patch_bytes(patch))
     factor = patch * MERGE
     if height % factor or width % factor:
         raise ValueError(f"sides must be multiples of {factor}, got {height}x{width}")
     grid = math.ceil(count / FRAMES), height // patch, width // patch
-    return Patches(grid, CHANNELS * FRAMES * patch**2)
+    return Patches(grid, patch_bytes(patch))
 
 
 def _fill(room: Octets, frames: Octets, patch: int) -> None:

@@ -47,9 +47,6 @@ class Connections:
         self._heads = 0
         self._refused: set[Connection] = set()
 
-    def __len__(self) -> int:
-        return len(self._addresses)
-
     def admit(self, connection: Connection, address: str) -> None:
         """Count a new connection in; another that does nothing may have to go for it.
 

@@ -30,6 +30,7 @@ from server.errors import ApiError, BadRequest, HeadTooLarge, TooManyConnections
 from server.routes.connections import Connections, Engaged
 from server.routes.door import Door, Refusal
 from server.routes.framing import body_length, fault_of, is_chunked
+from server.services import Services
 from server.telemetry import metrics
 
 NO_HTTP = "Invalid HTTP request received."
@@ -91,9 +92,12 @@ class Bounds:
     """How long a body may take to come."""
 
 
-def bounded_http(bounds: Bounds, connections: Connections, door: Door | None = None) -> type[BoundedHttp]:
-    """The protocol of one server, before a `door`."""
-    return type("BoundedHttp", (BoundedHttp,), {"bounds": bounds, "all": connections, "door": door})
+def bounded_http(services: Services, most_connections: int) -> type[BoundedHttp]:
+    """The protocol of one server; `most_connections` holds where its settings name no number."""
+    settings = services.settings
+    connections = Connections(settings.max_connections or most_connections, settings.max_connections_per_address)
+    bounds = Bounds(settings.stalled_timeout_s, settings.body_timeout_s)
+    return type("BoundedHttp", (BoundedHttp,), {"bounds": bounds, "all": connections, "door": Door(services)})
 
 
 class _Line:
@@ -155,7 +159,6 @@ class BoundedHttp(HttpToolsProtocol):
     _silent_bytes = 0
     """Of those, what has come since the body's last byte: trailers, or a chunk's extension."""
     _drained_bytes = 0
-    _half_closed = False
 
     # ---- The connection
 
@@ -196,7 +199,6 @@ class BoundedHttp(HttpToolsProtocol):
         """A client that has said all may still be listening; one whose request is not whole has gone."""
         if self._state is not State.ANSWERING or self.scope["http_version"] != "1.1":
             return False
-        self._half_closed = True
         self.cycle.keep_alive = False
         # To a socket that is closed, and not only half of it, any byte brings back a reset. These two mean nothing:
         # clients pass interim replies over (RFC 9110, 15.2), and a chunk's size may begin with zeros (RFC 9112, 7.1).

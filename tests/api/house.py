@@ -21,14 +21,13 @@ from server.app import create_app
 from server.core import GenerationRequest
 from server.engine.scripted import Script, ScriptedEngine
 from server.engine.setup import EngineSetup
-from server.routes.connections import Connections
-from server.routes.door import Door
-from server.routes.http11 import BoundedHttp, Bounds, bounded_http
+from server.routes.http11 import bounded_http
 from server.services import Services
 from server.settings import Settings
 from tests.model import FOLDER, MODEL, NAME
 from tests.waiting import eventually
 
+MOST_CONNECTIONS = 1000
 CHAT = "/v1/chat/completions"
 TOKENIZER = Tokenizer.from_file(str(FOLDER / "tokenizer.json"))
 
@@ -68,6 +67,13 @@ class House:
         """The same server for one test, by a client whose connections end with it."""
         with _client(self.port) as http:
             yield replace(self, http=http)
+
+    @contextmanager
+    def unharmed(self) -> Iterator[House]:
+        """The same for one test, after which a good request is still answered."""
+        with self.visited() as house:
+            yield house
+            assert house.ask().status_code == 200
 
     def post(self, body: Mapping[str, Any], **options: Any) -> httpx.Response:
         return self.http.post(CHAT, json=body, **options)
@@ -118,7 +124,7 @@ def open_house(script: Script | None = None, *, up: bool = True, **settings: Any
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http=_protocol(app.state.services),
+        http=bounded_http(app.state.services, MOST_CONNECTIONS),
         ws="none",
         log_config=None,
         access_log=False,
@@ -155,12 +161,6 @@ def _run(server: uvicorn.Server, listener: socket.socket, ends: list[BaseExcepti
         ends.append(error)
         raise
     ends.append(None)
-
-
-def _protocol(services: Services) -> type[BoundedHttp]:
-    settings = services.settings
-    connections = Connections(settings.max_connections or 1000, settings.max_connections_per_address)
-    return bounded_http(Bounds(settings.stalled_timeout_s, settings.body_timeout_s), connections, Door(services))
 
 
 def _client(port: int) -> httpx.Client:
