@@ -76,6 +76,10 @@ class RawString:
         """The first bytes, at least one of them, of at most `size`."""
         return b"".join(self._up_to(size))[:size]
 
+    def start(self, size: int) -> str:
+        """The beginning as text, from at most `size` bytes; the slashes that PHP escapes are read."""
+        return self.head(size).replace(b"\\/", b"/").decode("latin-1")
+
     def after(self, start: int) -> bytes:
         """All that stands behind the first `start` bytes."""
         first, *others = self.pieces

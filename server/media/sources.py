@@ -103,7 +103,7 @@ def parse_source(url: Url, kind: MediaKind, *, max_bytes: int, param: str) -> Co
         return invalid_media(kind, message, code="invalid_image_url", param=param)
 
     if isinstance(url, RawString):
-        if url.head(_MAX_HEADER).decode("latin-1").lstrip().lower().startswith("data:"):
+        if url.start(_MAX_HEADER).lstrip().lower().startswith("data:"):
             return _parse_raw(url, kind, param, max_bytes)
         url = url.head(MAX_URL_LENGTH + 1).replace(b"\\/", b"/").decode("utf-8", "replace")
     url, hint = url.strip(_WHITESPACE), f"send it as a data URL, such as {EXAMPLES[kind]}"
@@ -191,7 +191,7 @@ def _parse_raw(url: RawString, kind: MediaKind, param: str, max_bytes: int) -> I
         return invalid_media(kind, message, code=code, param=param)
 
     head = url.head(_MAX_HEADER)
-    unescaped = head.replace(b"\\/", b"/").decode("latin-1")
+    unescaped = url.start(_MAX_HEADER)
     start = _start_of_base64(unescaped.lstrip(_WHITESPACE), refuse, kind)
     start += len(unescaped) - len(unescaped.lstrip(_WHITESPACE)) + head[: head.index(b",")].count(b"\\/")
     length = url.size - start - url.beside

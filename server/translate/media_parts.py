@@ -151,10 +151,10 @@ def _frames_inside(url: Url, param: str) -> tuple[Url, ...]:
 
 
 def start_of(url: Url, size: int) -> str:
-    """The first characters of a URL; of a long one, escapes that some clients use in a media type are read."""
+    """The first characters of a URL."""
     if isinstance(url, str):
         return url[:size]
-    return url.head(SEARCHED).replace(b"\\/", b"/").decode("latin-1")[:size]
+    return url.start(SEARCHED)[:size]
 
 
 def _with_prefix(prefix: str, url: Url) -> Url:
