@@ -25,9 +25,9 @@ from server.engine.device import Device, find_device
 from server.engine.output import redirect_output
 from server.engine.processes import ZYGOTE, end_all, keep_memory_private, start_fork_server
 from server.engine.setup import set_up_engine
-from server.media.addresses import AllowList
-from server.media.files import Folders
-from server.media.pool import DECODERS
+from server.media.fetching.addresses import AllowList
+from server.media.fetching.files import Folders
+from server.media.workers.pool import DECODERS
 from server.routes.http11 import bounded_http
 from server.services import Services
 from server.settings import Settings, SettingsError

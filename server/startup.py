@@ -22,7 +22,7 @@ from server.errors import ApiError
 from server.families import load_family
 from server.families.family import Family, UnknownFamilyError
 from server.inference import Inference
-from server.media.patches import patchify
+from server.media.decoding.patches import patchify
 from server.media.setup import set_up_media
 from server.services import Services
 from server.settings import Settings

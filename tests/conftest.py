@@ -15,7 +15,7 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from server.demo.fonts import ArabicLayoutMissing
-from server.media.pool import DECODERS
+from server.media.workers.pool import DECODERS
 from tests.leaks import all_given_back, for_the_others, keep_what_stays, with_tasks_given_back
 
 # As the server itself does at its start: the fork server imports torch once, and decode workers are there at once.

@@ -54,8 +54,8 @@ class Mutation:
     e2e: tuple[str, ...]
 
 
-PIXELS, PATCHES, WORK = "server/media/pixels.py", "server/media/patches.py", "server/media/work.py"
-DECODE, FAMILY = "server/media/decode.py", "server/families/qwen_vl.py"
+PIXELS, PATCHES, WORK = "server/media/pixels.py", "server/media/decoding/patches.py", "server/media/workers/work.py"
+DECODE, FAMILY = "server/media/decoding/decode.py", "server/families/qwen_vl.py"
 GATHER = "[..., 0].transpose(2, 0, 3, 1)"
 SIZE = "height, width = target_size(picture.height, picture.width, job.budget, limits.pixels, param=job.param)"
 RESIZED = "resize(picture.pixels(height, width), height, width)[np.newaxis]"
@@ -120,7 +120,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "resize: nearest",
-        "server/media/resize.py",
+        "server/media/decoding/resize.py",
         'mode="bicubic", antialias=True',
         'mode="nearest"',
         MEDIA,

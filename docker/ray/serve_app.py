@@ -25,7 +25,7 @@ from server.engine.arguments import engine_environment
 from server.engine.device import find_device
 from server.engine.processes import ZYGOTE, start_fork_server
 from server.engine.setup import set_up_engine
-from server.media.pool import DECODERS
+from server.media.workers.pool import DECODERS
 from server.services import Services
 from server.settings import load_settings
 

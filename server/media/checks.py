@@ -9,10 +9,10 @@ from typing import Any
 from server.core import ClipSource, DocumentSource, PictureSource, Source, Url
 from server.errors import BadRequest, MediaKind, invalid_media
 from server.media.frames import check_choice
-from server.media.jobs import ClipJob, Job, PagesJob, PictureJob
 from server.media.limits import RequestLimits, WorkLimits, check_dpi, too_many_tokens
 from server.media.pixels import check_budget, most_pixels
 from server.media.sources import EXAMPLES, NOUNS, Content, Inline, Remote, parse_source, too_large_together
+from server.media.workers.jobs import ClipJob, Job, PagesJob, PictureJob
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from blake3 import blake3
 
-from server.media.jobs import Job
+from server.media.workers.jobs import Job
 
 _CONTEXT = "ain-server 2026-11 prepared media 2"
 """Separates these digests from all others (BLAKE3's key derivation). Change it whenever the same job and the same bytes

@@ -9,9 +9,9 @@ import pybase64
 from server.core import ClipSource, DocumentSource, PictureSource, RawString, Source, Url
 from server.errors import ApiError
 from server.media.headers import size_in_header
-from server.media.jobs import File, Job, PictureJob
 from server.media.limits import WorkLimits
 from server.media.pixels import FRAMES, target_size
+from server.media.workers.jobs import File, Job, PictureJob
 
 HEAD_CHARACTERS = 1 << 17
 """Of base64. The size of a JPEG stands behind its metadata, which often hold a small picture of their own."""

@@ -18,18 +18,18 @@ import anyio.to_thread
 from server.core import Opened, Picture, Reading, Source
 from server.errors import InternalError, invalid_media
 from server.media.cache import ByteCache, Together
-from server.media.channel import memory_with, sealed_array
 from server.media.checks import Checked, Spent, check
 from server.media.digest import digest_of
 from server.media.estimate import decode_memory, estimated_tokens
-from server.media.files import Folders
-from server.media.jobs import KIND_OF, File, Job, pack_job, pictures_of, require_wanted, unpack_answer
+from server.media.fetching.files import Folders
+from server.media.fetching.remote import RemoteFiles
 from server.media.limits import RequestLimits, WorkLimits, patch_memory
 from server.media.memory import MemoryBudget
 from server.media.pixels import picture_tokens
-from server.media.pool import Answer, WorkerDied, WorkerOverran, WorkerPool
-from server.media.remote import RemoteFiles
 from server.media.sources import Content, Inline, Remote
+from server.media.workers.channel import memory_with, sealed_array
+from server.media.workers.jobs import KIND_OF, File, Job, pack_job, pictures_of, require_wanted, unpack_answer
+from server.media.workers.pool import Answer, WorkerDied, WorkerOverran, WorkerPool
 
 LARGE_BYTES = 1 << 20
 """What is larger is hashed and copied in a thread, so that the event loop stands still for about a millisecond."""

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from server import machine
 from server.families.family import Family
-from server.media import worker
-from server.media.fetch import Fetcher, FetchLimits
-from server.media.files import Folders
+from server.media.fetching.fetch import Fetcher, FetchLimits
+from server.media.fetching.files import Folders
+from server.media.fetching.remote import RemoteFiles
 from server.media.frames import ClipLimits
 from server.media.limits import MIB, DecodeLimits, DocumentLimits, RequestLimits, WorkLimits, memory_or_share
 from server.media.memory import MemoryBudget
 from server.media.pixels import FRAMES, PixelLimits
-from server.media.pool import WorkerPool
 from server.media.prepare import Preparer
-from server.media.remote import RemoteFiles
+from server.media.workers import worker
+from server.media.workers.pool import WorkerPool
 from server.settings import Settings
 
 SHARE_FOR_DECODING = 2

@@ -192,7 +192,7 @@ def test_vllm_is_imported_by_the_engine_and_its_fork_server_alone() -> None:
 
 LATE = {
     "server/engine/inputs.py": "imported when the engine starts, in its thread",
-    "server/media/resize.py": "imported by decode workers",
+    "server/media/decoding/resize.py": "imported by decode workers",
 }
 
 
@@ -220,12 +220,12 @@ def test_pydantic_stays_where_things_come_in() -> None:
 
 def test_sockets_are_opened_by_the_fetcher_and_the_listener_alone() -> None:
     assert importers("socket", "socketserver", "httpcore", "urllib.request", "http.client", "requests", "aiohttp") <= {
-        "server/media/fetch.py",
-        "server/media/channel.py",  # a pair without an address, between the server and its own workers
+        "server/media/fetching/fetch.py",
+        "server/media/workers/channel.py",  # a pair without an address, between the server and its own workers
         "server/launch.py",
     }
     assert not uses(lambda node: is_attribute(node, "socket", {"socket", "create_connection"})) - {
-        "server/media/channel.py",  # the type of one end
+        "server/media/workers/channel.py",  # the type of one end
         "server/launch.py",
     }
 
@@ -233,12 +233,12 @@ def test_sockets_are_opened_by_the_fetcher_and_the_listener_alone() -> None:
 def test_clips_documents_and_fast_pictures_are_decoded_in_worker_processes_alone() -> None:
     """What parses strangers' files in C never runs where other requests' memory is."""
     for package, file in (("av", "video"), ("pypdfium2", "pdf"), ("simplejpeg", "decode"), ("PIL", "decode")):
-        assert importers(package) - {"server/engine/inputs.py"} == {f"server/media/{file}.py"} | {
+        assert importers(package) - {"server/engine/inputs.py"} == {f"server/media/decoding/{file}.py"} | {
             file for file in importers(package) if file.startswith("server/demo/")
         }
     assert loaded("av,pypdfium2,simplejpeg,PIL,torch", "server.launch") == []
     # httpx serves the rules of addresses as a parser of URLs; a client of it would be a second way out.
-    assert importers("httpx") <= {"server/media/fetch.py", "server/media/addresses.py"}
+    assert importers("httpx") <= {"server/media/fetching/fetch.py", "server/media/fetching/addresses.py"}
     clients = {"Client", "AsyncClient", "get", "post", "request", "stream"}
     assert uses(lambda node: is_attribute(node, "httpx", clients)) == set()
 
@@ -255,7 +255,7 @@ READERS = {
     "server/settings/sources.py": "the settings themselves",
     "server/settings/table.py": "reads XDG_STATE_HOME for the default of a setting",
     "server/engine/processes.py": "writes what the engine's processes are to read",
-    "server/media/box.py": "forgets it, in a decode worker",
+    "server/media/workers/box.py": "forgets it, in a decode worker",
     "server/engine/zygote.py": "reads VLLM_TARGET_DEVICE, which we wrote for it",
 }
 

@@ -7,11 +7,11 @@ from typing import Final
 
 from server.core import FrameChoice, PixelBudget
 from server.errors import ApiError
-from server.media.decode import open_picture
+from server.media.decoding.decode import open_picture
+from server.media.decoding.pdf import draw_pages
+from server.media.decoding.video import decode_clip
 from server.media.frames import ClipLimits
 from server.media.limits import DecodeLimits, DocumentLimits
-from server.media.pdf import draw_pages
-from server.media.video import decode_clip
 from tests.fuzz.seeds import Kind
 
 PICTURES: Final = DecodeLimits(max_pixels=4_000_000)

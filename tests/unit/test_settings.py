@@ -12,7 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from server.admission import keys
-from server.media.addresses import AllowList
+from server.media.fetching.addresses import AllowList
 from server.settings import (
     MIN_KEY_LENGTH,
     SettingRow,

@@ -15,15 +15,15 @@ import numpy as np
 from PIL import Image
 
 from server.core import ClipSource, DocumentSource, FrameChoice, Opened, Picture, PictureSource, PixelBudget, Source
-from server.media import worker
-from server.media.fetch import Fetcher, Order, Reply
-from server.media.files import Folders
-from server.media.freshness import NOTHING
+from server.media.fetching.fetch import Fetcher, Order, Reply
+from server.media.fetching.files import Folders
+from server.media.fetching.freshness import NOTHING
+from server.media.fetching.remote import RemoteFiles
 from server.media.limits import RequestLimits, WorkLimits
 from server.media.memory import MemoryBudget
-from server.media.pool import WorkerPool
 from server.media.prepare import Preparer
-from server.media.remote import RemoteFiles
+from server.media.workers import worker
+from server.media.workers.pool import WorkerPool
 
 
 def drawn(width: int = 100, height: int = 60, seed: int = 0) -> Image.Image:

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from server.media.box import shut_in
+from server.media.workers.box import shut_in
 
 MEMORY: Final = 64 << 20
 libc = ctypes.CDLL(None, use_errno=True)

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from server.core import ClipSource, DocumentSource, FrameChoice, PictureSource, PixelBudget, Source
 from server.errors import BadRequest, ContextLengthExceeded, InvalidFile, InvalidImage, InvalidVideo, MediaKind
 from server.media.checks import Checked, Spent, check
-from server.media.jobs import ClipJob, PagesJob, PictureJob
 from server.media.limits import RequestLimits, WorkLimits
 from server.media.pixels import FACTOR, target_size
 from server.media.sources import EXAMPLES, Inline, Local, Remote
+from server.media.workers.jobs import ClipJob, PagesJob, PictureJob
 
 LIMITS = RequestLimits()
 WORK = WorkLimits()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from server.core import FrameChoice, PixelBudget
 from server.media.digest import digest_of
-from server.media.jobs import ClipJob, File, Job, PagesJob, PictureJob
+from server.media.workers.jobs import ClipJob, File, Job, PagesJob, PictureJob
 
 BUDGET = PixelBudget(min_pixels=4 * 784, max_pixels=100 * 784, resized_height=280, resized_width=560)
 CHOICE = FrameChoice(

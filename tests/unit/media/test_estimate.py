@@ -13,11 +13,11 @@ from PIL import Image
 
 from server.core import ClipSource, DocumentSource, PictureSource, PixelBudget, Source
 from server.errors import ApiError
+from server.media.decoding.patches import patchify
 from server.media.estimate import HEAD_CHARACTERS, UNKNOWN_PAGES, UNKNOWN_PIXELS, decode_memory, estimated_tokens
-from server.media.jobs import ClipJob, File, PagesJob, PictureJob
 from server.media.limits import WorkLimits
-from server.media.patches import patchify
 from server.media.pixels import PixelLimits, picture_tokens, target_size
+from server.media.workers.jobs import ClipJob, File, PagesJob, PictureJob
 from tests.unit.media.preparing import data_url, document, picture, source
 
 WORK = WorkLimits()

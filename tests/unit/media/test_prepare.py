@@ -15,9 +15,9 @@ from PIL import Image
 
 from server.core import Clip, PixelBudget, Source
 from server.errors import ApiError, BadRequest, ContextLengthExceeded, InvalidImage
-from server.media.decode import DecodeLimits
+from server.media.decoding.decode import DecodeLimits
+from server.media.decoding.patches import patchify
 from server.media.limits import RequestLimits, WorkLimits
-from server.media.patches import patchify
 from tests.unit.media.preparing import Room, Web, data_url, drawn, frames, picture, room, source, where
 
 pytestmark = pytest.mark.timeout(120)

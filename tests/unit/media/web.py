@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from server.media.fetch import Fetcher, FetchLimits
+from server.media.fetching.fetch import Fetcher, FetchLimits
 
 BODY = bytes(range(256)) * 40
 CERTIFICATES = ssl.create_default_context()  # reading them takes longer than most of these tests

@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from server.errors import InvalidImage, InvalidVideo, MediaKind
-from server.media.remote import OVERHEAD, RemoteFiles
+from server.media.fetching.remote import OVERHEAD, RemoteFiles
 from server.media.sources import Remote
 from tests.unit.media.web import BODY, Names, Respond, Site, answer, fetching, paths, redirect, serving
 

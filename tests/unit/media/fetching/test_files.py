@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from server.errors import BadRequest, InvalidFile, InvalidImage, InvalidVideo, MediaKind
-from server.media.files import Folders
+from server.media.fetching.files import Folders
 from server.media.sources import Local, parse_source
 
 pytestmark = pytest.mark.timeout(20)

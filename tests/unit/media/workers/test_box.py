@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="it calls the kernel by x86's numbers")
 

@@ -17,10 +17,10 @@ import signal
 from dataclasses import dataclass
 
 from server.errors import ApiError, InternalError, invalid_media
-from server.media import jobs
-from server.media.box import shut_in
-from server.media.channel import READY, Channel, ChannelClosed, Growing, view_of
 from server.media.limits import WorkLimits
+from server.media.workers import jobs
+from server.media.workers.box import shut_in
+from server.media.workers.channel import READY, Channel, ChannelClosed, Growing, view_of
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def main(channel: Channel, limits: WorkLimits, bounds: Bounds) -> None:
 
 
 def _shut_in(limits: WorkLimits, bounds: Bounds) -> list[str]:
-    from server.media import work  # heavy, and preloaded where this runs
+    from server.media.workers import work  # heavy, and preloaded where this runs
 
     work.rehearse(limits)
     return shut_in(bounds.memory_bytes)
@@ -89,7 +89,7 @@ def _next_job(channel: Channel) -> tuple[bytes, list[int]]:
 
 def _answer(job: jobs.Job, files: list[int], limits: WorkLimits, memory: Growing) -> tuple[bytes, list[int]]:
     """A message and what is attached to it."""
-    from server.media import work  # heavy, and preloaded where this runs
+    from server.media.workers import work  # heavy, and preloaded where this runs
 
     try:
         return jobs.pack_cuts(work.do(job, view_of(files[0]), limits, memory)), [memory.seal()]

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from server.media import pool as workers_pool
-from server.media.channel import memory_with, sealed_array
-from server.media.pool import Answer, WorkerDied, WorkerOverran, WorkerPool
-from tests.unit.media import workers
+from server.media.workers import pool as workers_pool
+from server.media.workers.channel import memory_with, sealed_array
+from server.media.workers.pool import Answer, WorkerDied, WorkerOverran, WorkerPool
+from tests.unit.media import told_workers
 from tests.waiting import PATIENCE_S
 
 
 @asynccontextmanager
 async def pool(
-    size: int = 1, seconds: float = 30.0, main: Callable[..., None] = workers.obedient
+    size: int = 1, seconds: float = 30.0, main: Callable[..., None] = told_workers.obedient
 ) -> AsyncIterator[WorkerPool]:
     made = WorkerPool(main, size=size, seconds=seconds)
     await made.start()
@@ -211,7 +211,7 @@ async def test_the_answer_to_a_caller_who_left_leaks_no_descriptor() -> None:
 
 
 async def test_closing_ends_all_workers_whatever_they_do() -> None:
-    made = WorkerPool(workers.obedient, size=2, seconds=30)
+    made = WorkerPool(told_workers.obedient, size=2, seconds=30)
     await made.start()
     pid = int(await say(made, "pid"))
     job = asyncio.create_task(say(made, "hang"))
@@ -224,5 +224,5 @@ async def test_closing_ends_all_workers_whatever_they_do() -> None:
 
 async def test_a_worker_that_does_not_start_is_tried_again(tmp_path: Path) -> None:
     """The flag file makes the second try succeed."""
-    async with pool(main=workers.Unwilling(f"{tmp_path}/flag")) as made:
+    async with pool(main=told_workers.Unwilling(f"{tmp_path}/flag")) as made:
         assert await say(made, "echo ok") == "ok"

@@ -11,8 +11,8 @@ import anyio
 
 from server.errors import MediaKind
 from server.media.cache import ByteCache
-from server.media.fetch import Fetcher, Order, Reply
-from server.media.freshness import Freshness
+from server.media.fetching.fetch import Fetcher, Order, Reply
+from server.media.fetching.freshness import Freshness
 from server.media.sources import Remote
 
 OVERHEAD = 1024

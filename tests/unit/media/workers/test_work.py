@@ -11,11 +11,11 @@ from PIL import Image
 
 from server.core import FrameChoice, PixelBudget
 from server.errors import ApiError, ContextLengthExceeded, InvalidFile, InvalidImage, InvalidVideo
-from server.media import work
-from server.media.channel import Growing, Octets, sealed_array
-from server.media.jobs import ClipJob, Cut, File, Job, PagesJob, PictureJob
+from server.media.decoding.patches import patchify
 from server.media.limits import WorkLimits
-from server.media.patches import patchify
+from server.media.workers import work
+from server.media.workers.channel import Growing, Octets, sealed_array
+from server.media.workers.jobs import ClipJob, Cut, File, Job, PagesJob, PictureJob
 from tests.unit.media.preparing import drawn, picture
 
 LIMITS = WorkLimits()

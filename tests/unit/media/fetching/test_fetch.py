@@ -13,8 +13,8 @@ import anyio
 import pytest
 
 from server.errors import BadRequest, InvalidFile, InvalidImage, InvalidVideo, MediaKind
-from server.media.fetch import Fetcher, FetchLimits, Order
-from server.media.freshness import NOTHING
+from server.media.fetching.fetch import Fetcher, FetchLimits, Order
+from server.media.fetching.freshness import NOTHING
 from server.media.sources import Remote
 from tests.unit.media.web import BODY, CERTIFICATES, Names, Respond, answer, fetching, paths, redirect, serving
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from server.media.channel import Growing, sealed_array
-from server.media.patches import cut_into, measure, patchify
+from server.media.decoding.patches import cut_into, measure, patchify
+from server.media.workers.channel import Growing, sealed_array
 
 
 def noise(frames: int, height: int, width: int) -> np.ndarray:

@@ -32,8 +32,8 @@ from numpy.typing import NDArray
 
 from server.core import FrameChoice, PixelBudget
 from server.errors import ApiError, ImageCode, invalid_media
+from server.media.decoding.resize import resize
 from server.media.frames import ClipLimits, check_choice, frame_size, sampled_frames
-from server.media.resize import resize
 
 Pixels = NDArray[np.uint8]
 

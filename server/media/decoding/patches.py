@@ -11,10 +11,10 @@ import math
 
 import numpy as np
 
-from server.media.channel import Growing, Octets
-from server.media.jobs import Patches
 from server.media.limits import CHANNELS, PIXELS, patch_bytes
 from server.media.pixels import FRAMES, MERGE, PATCH
+from server.media.workers.channel import Growing, Octets
+from server.media.workers.jobs import Patches
 
 
 def patchify(frames: Octets, patch: int = PATCH) -> tuple[Octets, tuple[int, int, int]]:

@@ -19,8 +19,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from server.demo.fonts import FONT_DIR
 from server.errors import BadRequest, InvalidFile
+from server.media.decoding.pdf import Pixels, draw_pages, pixel_size
 from server.media.limits import DocumentLimits
-from server.media.pdf import Pixels, draw_pages, pixel_size
 from tests.fuzz.pdf_files import assemble, document, encrypted, form, locked, stream
 
 LIMITS = DocumentLimits()
@@ -412,7 +412,7 @@ ENDLESS = document(b"/X Do", page=NEXT % 10, more=[form(b"/X Do /X Do", NEXT % 1
 IN_A_WORKER = """
 import sys
 from server.media.limits import DocumentLimits
-from server.media.pdf import draw_pages
+from server.media.decoding.pdf import draw_pages
 list(draw_pages(sys.stdin.buffer.read(), (), None, DocumentLimits()))
 """
 

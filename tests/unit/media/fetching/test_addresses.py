@@ -4,7 +4,7 @@ import ipaddress
 
 import pytest
 
-from server.media.addresses import AllowList, RefusedAddressError, check_address
+from server.media.fetching.addresses import AllowList, RefusedAddressError, check_address
 
 PUBLIC = [
     "1.1.1.1",

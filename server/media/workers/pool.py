@@ -17,11 +17,11 @@ import anyio.to_thread
 import psutil
 
 from server.core import Reading
-from server.media.channel import READY, Channel, ChannelClosed
+from server.media.workers.channel import READY, Channel, ChannelClosed
 
 log = logging.getLogger(__name__)
 
-DECODERS = "server.media.work"
+DECODERS = "server.media.workers.work"
 """What the fork server shall have imported, so that a worker is there in milliseconds."""
 RETRY_AFTER_S = (0.1, 0.5, 2.0, 10.0)
 """Waits between tries to start a worker; the last one repeats."""

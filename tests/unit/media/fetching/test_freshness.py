@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.media.freshness import LONGEST_S, NOTHING, Freshness, read_freshness
+from server.media.fetching.freshness import LONGEST_S, NOTHING, Freshness, read_freshness
 
 NOW = 1000.0
 """A moment on some clock of the server's own, and ..."""

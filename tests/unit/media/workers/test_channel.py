@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.media.channel import (
+from server.media.workers.channel import (
     MAPPED_BYTES,
     MAX_MESSAGE,
     Channel,
@@ -29,7 +29,7 @@ from server.media.channel import (
 
 pytestmark = pytest.mark.timeout(30)
 
-HOUSE = Path(__file__).parents[3]
+HOUSE = Path(__file__).parents[4]
 LARGE = 2 * MAPPED_BYTES + 1
 SIZES = (4, MAPPED_BYTES - 1, MAPPED_BYTES, LARGE)
 Pair = tuple[Channel, Channel]
@@ -321,7 +321,7 @@ def test_more_than_any_memory_is_refused() -> None:
 
 ANSWERING = """
 import socket, sys
-from server.media.channel import Channel, Growing, view_of
+from server.media.workers.channel import Channel, Growing, view_of
 
 channel = Channel(socket.socket(fileno=int(sys.argv[1])))
 message, (descriptor,) = channel.receive()

@@ -16,18 +16,18 @@ import orjson
 import pybase64
 
 from server.errors import BadRequest, InvalidFile, InvalidImage
-from server.media.box import seccomp
-from server.media.channel import Growing, Octets
-from server.media.decode import open_picture, sample
+from server.media.decoding.decode import open_picture, sample
+from server.media.decoding.patches import cut_into
+from server.media.decoding.pdf import draw_pages
+from server.media.decoding.resize import resize
+from server.media.decoding.video import decode_clip
 from server.media.frames import listed_frame_size
-from server.media.jobs import KIND_OF, ClipJob, Cut, File, Job, PagesJob, PictureJob
 from server.media.limits import WorkLimits, too_many_tokens
-from server.media.patches import cut_into
-from server.media.pdf import draw_pages
 from server.media.pixels import FRAMES, target_size
-from server.media.resize import resize
 from server.media.sources import bad_base64
-from server.media.video import decode_clip
+from server.media.workers.box import seccomp
+from server.media.workers.channel import Growing, Octets
+from server.media.workers.jobs import KIND_OF, ClipJob, Cut, File, Job, PagesJob, PictureJob
 
 seccomp()  # as all that is heavy: once, for all workers
 

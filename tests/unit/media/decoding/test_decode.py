@@ -16,11 +16,11 @@ import pytest
 import simplejpeg
 from PIL import Image, ImageDraw
 
-import server.media.decode
+import server.media.decoding.decode
 from server.demo.drawing import draw_shapes, draw_text
 from server.demo.fonts import pick_font
 from server.errors import InvalidImage
-from server.media.decode import MAX_SCANS, OVERSAMPLING, Pixels, open_picture, read_orientation
+from server.media.decoding.decode import MAX_SCANS, OVERSAMPLING, Pixels, open_picture, read_orientation
 from server.media.limits import DecodeLimits
 
 LIMITS = DecodeLimits()
@@ -130,7 +130,7 @@ def test_plain_jpegs_go_through_simplejpeg_and_no_others(monkeypatch: pytest.Mon
         tried.append(data)
         return simplejpeg.decode_jpeg(data, *arguments, **named)
 
-    monkeypatch.setattr(server.media.decode, "simplejpeg", SimpleNamespace(decode_jpeg=decode_jpeg))
+    monkeypatch.setattr(server.media.decoding.decode, "simplejpeg", SimpleNamespace(decode_jpeg=decode_jpeg))
     plain = [save(noise(), "JPEG"), save(noise(), "JPEG", progressive=True), save(noise(mode="L"), "JPEG")]
     for data in (*plain, save(noise(mode="CMYK"), "JPEG"), save(noise()), save(noise(), "WEBP"), save(noise(), "GIF")):
         decode(data)

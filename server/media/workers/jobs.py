@@ -25,9 +25,9 @@ from server.errors import (
     InvalidVideo,
     MediaKind,
 )
-from server.media.channel import Octets
 from server.media.limits import WorkLimits, patch_bytes
 from server.media.pixels import picture_tokens
+from server.media.workers.channel import Octets
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from server.media.channel import READY, Channel, ChannelClosed, Growing, view_of
+from server.media.workers.channel import READY, Channel, ChannelClosed, Growing, view_of
 
 
 def obedient(channel: Channel) -> None:

@@ -24,9 +24,9 @@ from PIL import Image
 
 from server.core import FrameChoice, PixelBudget
 from server.errors import ApiError, BadRequest, InvalidVideo
-from server.media import video
+from server.media.decoding import video
+from server.media.decoding.video import DecodedClip, decode_clip, is_clip
 from server.media.frames import ClipLimits
-from server.media.video import DecodedClip, decode_clip, is_clip
 
 LIMITS = ClipLimits()
 ALL, FULL_SIZE = FrameChoice(), PixelBudget(resized_height=84, resized_width=112)
@@ -770,7 +770,7 @@ def in_a_process(code: str) -> str:
         from server.core import FrameChoice, PixelBudget
         from server.errors import ApiError
         from server.media.frames import ClipLimits
-        from server.media.video import decode_clip
+        from server.media.decoding.video import decode_clip
         torch.set_num_threads(1)
         data = sys.stdin.buffer.read()
         peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

@@ -29,8 +29,8 @@ import httpcore
 import httpx
 
 from server.errors import BadRequest, ImageCode, MediaKind, invalid_media
-from server.media.addresses import AllowList, RefusedAddressError, check_address
-from server.media.freshness import NOTHING, Freshness, read_freshness
+from server.media.fetching.addresses import AllowList, RefusedAddressError, check_address
+from server.media.fetching.freshness import NOTHING, Freshness, read_freshness
 from server.media.sources import MAX_URL_LENGTH, NOUNS, Remote, too_large
 
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]

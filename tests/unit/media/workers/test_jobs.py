@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from server.core import PixelBudget
-from server.media.jobs import ClipJob, Cut, Job, PagesJob, Patches, PictureJob, require_wanted
 from server.media.limits import WorkLimits
+from server.media.workers.jobs import ClipJob, Cut, Job, PagesJob, Patches, PictureJob, require_wanted
 
 LIMITS = WorkLimits()
 EACH = 3 * 2 * LIMITS.pixels.patch**2

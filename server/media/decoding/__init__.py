@@ -1,0 +1,1 @@
+"""Bytes to pixels, pixels to patches. Runs in decode workers alone."""

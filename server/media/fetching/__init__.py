@@ -1,0 +1,1 @@
+"""Files that a request only names: on another machine, or on this one."""
