@@ -22,6 +22,7 @@ if [[ -n ${BARE:-} ]]; then
     machine=$(realpath -m "$BARE")
 else
     machine=$(mktemp -d)
+    chmod 755 "$machine" # the user inside has to reach his own root
     trap 'rm -rf "$machine"' EXIT
 fi
 if [[ ! -e $machine/etc/debian_version ]]; then
