@@ -11,8 +11,10 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
+import anyio
 import anyio.to_thread
 
 from server.admission.gate import Gate, Ticket
@@ -46,6 +48,8 @@ from server.telemetry import traces
 
 LONG_TEXT = 4096
 """Characters above which tokenising (about 1 us each) leaves the event loop for a worker thread."""
+TOKENISING_THREADS = 2
+"""At once, over all requests: with more of them than cores the event loop would wait for its turn."""
 FRAME = 12
 """Characters as which the role of a message counts there."""
 CHARACTERS_PER_TOKEN = 3
@@ -140,6 +144,7 @@ class Inference:
         self._media = media
         self._gate = gate
         self._default_max_tokens = default_max_tokens
+        self._tokenising = anyio.CapacityLimiter(TOKENISING_THREADS)
 
     async def begin(self, conversation: Conversation, caller: Caller, *, streamed: bool = True) -> EventStream:
         """Admit a request, prepare it and await its first event. Cancelling this ends all of its work.
@@ -195,9 +200,10 @@ class Inference:
         return Ask(caller.name, tokens, conversation.sampling.n, conversation.priority, conversation.flex)
 
     async def _build_prompt(self, messages: Sequence[Message], opened: Sequence[Opened], characters: int) -> Prompt:
+        build = partial(self._family.build_prompt, messages, opened, self._engine.max_model_len)
         if characters + FRAME * len(messages) > LONG_TEXT:
-            return await anyio.to_thread.run_sync(self._family.build_prompt, messages, opened)
-        return self._family.build_prompt(messages, opened)
+            return await anyio.to_thread.run_sync(build, limiter=self._tokenising)
+        return build()
 
     async def _start(self, request: GenerationRequest) -> tuple[Event, AsyncGenerator[Event, None], traces.Span]:
         """Hand a request to the engine and await its first event; the span goes on with the events."""

@@ -37,8 +37,14 @@ class Family(Protocol):
     def tokens_at_least(self, characters: int) -> int:
         """A lower bound, found in no time, of the tokens that so many characters of text cost."""
 
-    def build_prompt(self, messages: Sequence[Message], opened: Sequence[Opened]) -> Prompt:
+    def build_prompt(
+        self, messages: Sequence[Message], opened: Sequence[Opened], most_tokens: int | None = None
+    ) -> Prompt:
         """Token ids with every picture's placeholders expanded; `opened` has the messages' sources in order.
 
         Where patches are pixels, a placeholder stands once for each picture, and the engine expands it.
+
+        Raises:
+            ContextLengthExceeded: a long text shows early on that all will be more than `most_tokens`. A prompt that is
+                returned may still have more.
         """

@@ -54,7 +54,9 @@ class OwnProcessor:
         """See Family.tokens_at_least."""
         return self._tokens.at_least(characters)
 
-    def build_prompt(self, messages: Sequence[Message], opened: Sequence[Opened]) -> Prompt:
+    def build_prompt(
+        self, messages: Sequence[Message], opened: Sequence[Opened], most_tokens: int | None = None
+    ) -> Prompt:
         """The whole prompt, up to where the assistant speaks; see Family.build_prompt.
 
         Raises:
@@ -68,7 +70,7 @@ class OwnProcessor:
             pieces = self._pieces(rendered, texts, pictures)
         except TemplateError as error:
             raise BadRequest(f"The model's chat template refuses these messages: {error}", param="messages") from error
-        return assemble(pieces, self._tokens, self._place)
+        return assemble(pieces, self._tokens, self._place, most_tokens)
 
     def _place(self, ids: list[int], picture: Picture) -> Placed:
         offset = len(ids)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 
 from server.core import Picture, Placed, Prompt
+from server.errors import too_long
 from server.families.text import Tokens
 
 Piece = int | str | Picture
@@ -13,13 +14,20 @@ Place = Callable[[list[int], Picture], Placed]
 """Appends to the ids what stands for a picture, and says where it is."""
 
 
-def assemble(pieces: Sequence[Piece], tokens: Tokens, place: Place) -> Prompt:
-    """Neighbouring texts are tokenised as one, as in a rendered template; none becomes a control token."""
+def assemble(pieces: Sequence[Piece], tokens: Tokens, place: Place, most_tokens: int | None = None) -> Prompt:
+    """Neighbouring texts are tokenised as one, as in a rendered template; none becomes a control token.
+
+    Raises:
+        ContextLengthExceeded: a text passes `most_tokens` early on, and its rest is not worth tokenising.
+    """
     ids: list[int] = []
     placed: list[Placed] = []
     for kind, run in groupby(pieces, key=type):
         if kind is str:
-            ids += tokens.encode("".join(map(str, run)))
+            text = "".join(map(str, run))
+            if most_tokens is not None:
+                _refuse_endless(text, len(ids), tokens, most_tokens)
+            ids += tokens.encode(text)
             continue
         for piece in run:
             if isinstance(piece, int):
@@ -27,3 +35,9 @@ def assemble(pieces: Sequence[Piece], tokens: Tokens, place: Place) -> Prompt:
             elif isinstance(piece, Picture):
                 placed.append(place(ids, piece))
     return Prompt(ids, tuple(placed))
+
+
+def _refuse_endless(text: str, before: int, tokens: Tokens, most: int) -> None:
+    least = before + tokens.more_than(text, max(most - before, 0))
+    if least > most:
+        raise too_long(most, f"your messages have more than {least} tokens", "Please shorten them.")

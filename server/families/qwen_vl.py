@@ -52,7 +52,9 @@ class QwenVl:
         """See Family.tokens_at_least."""
         return self._tokens.at_least(characters)
 
-    def build_prompt(self, messages: Sequence[Message], opened: Sequence[Opened]) -> Prompt:
+    def build_prompt(
+        self, messages: Sequence[Message], opened: Sequence[Opened], most_tokens: int | None = None
+    ) -> Prompt:
         """The whole prompt, up to where the assistant speaks; see Family.build_prompt."""
         if self.default_system is not None and (not messages or messages[0].role != "system"):
             messages = [Message("system", (self.default_system,)), *messages]
@@ -64,7 +66,7 @@ class QwenVl:
                 pieces += [part] if isinstance(part, str) else next(remaining).pictures
             pieces += [self._end, "\n"]
         pieces += [self._start, *self._opening()]
-        return assemble(pieces, self._tokens, self._place)
+        return assemble(pieces, self._tokens, self._place, most_tokens)
 
     def _opening(self) -> Sequence[Piece]:
         """What the assistant's turn begins with."""

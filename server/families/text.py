@@ -13,6 +13,8 @@ from server.families.family import UnknownFamilyError
 
 SHORT_TEXT = 4096
 """Characters that are tokenised in a few milliseconds, whatever they are."""
+CHARACTERS_LOOKED_AT = 8
+"""For each token that there is room for: texts have three to five for a token."""
 
 
 class Tokens:
@@ -52,6 +54,28 @@ class Tokens:
         least one byte; Unicode's normal form C shortens a text to a third at most.
         """
         return characters // (3 * self._longest) if self._longest else 0
+
+    def more_than(self, text: str, most: int) -> int:
+        """A lower bound of the tokens of a long text: over `most` as soon as as much of its beginning shows it.
+
+        A tokenizer that splits texts into words does not look beyond a word's end by more than a run of white space: a
+        beginning has the same tokens in the whole text, but for its last two words. These go on behind the cut, and
+        byte pairs may merge in another way there; half of their tokens count, though it is only the last few that
+        can change. 0 where the vocabulary has one token for a whole stretch of unknown letters.
+        """
+        if not self._longest:
+            return 0
+        characters = max(most * CHARACTERS_LOOKED_AT, SHORT_TEXT)
+        while characters < len(text):
+            # In a batch, be it of one, others run meanwhile; only the slower of the two batches tells words.
+            (encoding,) = self._plain.encode_batch([text[:characters]], add_special_tokens=False)
+            words = encoding.word_ids
+            sure = sum(word < words[-1] - 1 for word in words)
+            least = sure + (len(words) - sure) // 2
+            if least > most:
+                return least
+            characters *= 4
+        return 0
 
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text; never a control token's.

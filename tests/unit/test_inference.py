@@ -60,7 +60,10 @@ class Letters:
     def tokens_at_least(self, characters: int) -> int:
         return characters // 10
 
-    def build_prompt(self, messages: Sequence[Message], opened: Sequence[Opened]) -> Prompt:
+    def build_prompt(
+        self, messages: Sequence[Message], opened: Sequence[Opened], most_tokens: int | None = None
+    ) -> Prompt:
+        self.most_tokens = most_tokens
         self.threads.append(threading.get_ident())
         ids = [ord(letter) for message in messages for part in message.content for letter in str(part)]
         placed = (Placed(picture, 0, 10 * number) for number, picture in enumerate(_all(opened), 1))

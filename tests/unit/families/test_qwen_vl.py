@@ -17,6 +17,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
 from server.core import Clip, ClipSource, DocumentSource, Message, Opened, Picture, PictureSource, Role
+from server.errors import ContextLengthExceeded
 from server.families import REGISTRY, load_family
 from server.families.family import UnknownFamilyError
 from server.families.text import Tokens
@@ -353,3 +354,10 @@ def test_a_model_that_is_cut_in_another_way_than_its_kind_is_refused(
 def test_broken_files_are_told_and_never_crash(tmp_path: Path, change: dict[str, Any], complaint: str) -> None:
     with pytest.raises(UnknownFamilyError, match=complaint):
         load_family(copy_of_the_model(tmp_path, **change))
+
+
+def test_a_text_that_cannot_fit_is_refused_before_it_is_tokenised_to_its_end() -> None:
+    conversation = [Message("user", ("first, a few words", "word " * 100_000))]
+    with pytest.raises(ContextLengthExceeded, match="more than"):
+        FAMILY.build_prompt(conversation, [], 1000)
+    assert len(FAMILY.build_prompt(conversation, [], 100_000 * 5).token_ids) > 100_000

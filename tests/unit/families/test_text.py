@@ -79,3 +79,37 @@ def test_a_lower_bound_is_given_only_where_no_stretch_of_letters_is_one_token(
     tmp_path: Path, model: dict[str, Any], least: int
 ) -> None:
     assert with_tokenizer(tmp_path, model=model, added_tokens=[]).at_least(12_000) == least
+
+
+SAID = st.sampled_from(["7", "word ", "مرحبا ", "  ", "\n", "!?", "日本", "e\u0301", "\t", "don't "])
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(SAID, min_size=1, max_size=4), st.integers(0, 2000))
+def test_a_long_texts_beginning_never_promises_more_tokens_than_it_has(said: list[str], most: int) -> None:
+    text = "".join(said) * (40_000 // len("".join(said)))
+    assert TOKENS.more_than(text, most) <= len(TOKENS.encode(text))
+
+
+@pytest.mark.parametrize(
+    "said", ["7", "word ", "مرحبا بالعالم ", "م", " \n"], ids=["digits", "words", "Arabic", "one word", "white space"]
+)
+def test_a_text_that_is_far_too_long_is_known_by_its_beginning(said: str) -> None:
+    text = said * (4_000_000 // len(said))
+    looked_at: list[int] = []
+    tokens = Tokens(FOLDER)
+    encode = tokens._plain.encode_batch
+
+    class Watched:
+        def encode_batch(self, texts: list[str], **options: Any) -> Any:
+            looked_at.extend(map(len, texts))
+            return encode(texts, **options)
+
+    tokens._plain = Watched()  # type: ignore[assignment]
+    assert tokens.more_than(text, 1000) > 1000
+    assert sum(looked_at) < 200_000
+
+
+def test_nothing_is_known_early_where_a_stretch_of_letters_may_be_one_token(tmp_path: Path) -> None:
+    model = BPE | {"fuse_unk": True, "unk_token": "a"}
+    assert with_tokenizer(tmp_path, model=model, added_tokens=[]).more_than("7" * 100_000, 100) == 0
