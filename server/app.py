@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from server import __version__
+from server.admission.bodies import BodyBudget
 from server.admission.controller import TtftController
 from server.admission.gate import Gate, GateLimits, Observe
 from server.admission.keys import KeyRing
@@ -40,7 +41,7 @@ EXPOSED_HEADERS = ["x-request-id", "retry-after", "x-should-retry", "x-image-has
 LEAST_PREFILL_TOKENS = 256
 """However slow the engine is, some short requests at once."""
 SHARE_OF_MEMORY = 8
-"""Request bodies may take one part in so many of the machine's memory."""
+"""Request bodies, and what is fetched for them, may take one part in so many of the machine's memory."""
 
 
 class Events(Protocol):
@@ -75,6 +76,7 @@ def create_app(
         settings=settings,
         keys=key_ring(settings) if keys is None else keys,
         gate=_gate(settings),
+        bodies=_bodies(settings),
         model_names=served_names(settings.model, settings.served_model_name),
     )
     console = console or Console(quiet=True)
@@ -86,6 +88,10 @@ def create_app(
     app.add_exception_handler(HTTPException, _http_error)
     _add_middleware(app, services)
     return app
+
+
+def _bodies(settings: Settings) -> BodyBudget:
+    return BodyBudget(memory_or_share(settings.max_bodies_mib, SHARE_OF_MEMORY), settings.max_body_mib * MIB)
 
 
 def _gate(settings: Settings) -> Gate:
@@ -120,7 +126,7 @@ def _add_middleware(app: FastAPI, services: Services) -> None:
     app.add_middleware(
         BodyLimit,
         max_bytes=settings.max_body_mib * MIB,
-        max_total_bytes=memory_or_share(settings.max_bodies_mib, SHARE_OF_MEMORY),
+        budget=services.bodies,
         timeout_s=settings.body_timeout_s,
     )
     app.add_middleware(Authentication, keys=services.keys, presence=services.presence)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
+from server.admission.bodies import BodyBudget
 from server.admission.gate import Gate
 from server.admission.key_watch import KeyWatch
 from server.admission.keys import KeyRing
@@ -24,6 +25,7 @@ class Services:
     settings: Settings
     keys: KeyRing
     gate: Gate
+    bodies: BodyBudget
     model_names: list[str]
     phase: str = "starting"
     engine: Supervisor | None = None

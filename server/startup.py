@@ -92,7 +92,9 @@ async def bring_up(services: Services, console: Console, set_up_engine: SetUpEng
     watch(lambda: [*services.readings(), *engine.readings()])
     await engine.start(steps.begin)
     services.gate.fit_to_engine(engine.concurrency)
-    services.preparer = preparer = set_up_media(settings, family, setup.max_pixels, engine.max_model_len)
+    services.preparer = preparer = set_up_media(
+        settings, family, setup.max_pixels, engine.max_model_len, services.bodies
+    )
     watch(lambda: [*services.readings(), *engine.readings(), *preparer.readings()])
     workers = asyncio.create_task(preparer.start())
     steps.begin("Start the decode workers")

@@ -69,7 +69,7 @@ class Tokens:
         while characters < len(text):
             # In a batch, be it of one, others run meanwhile; only the slower of the two batches tells words.
             (encoding,) = self._plain.encode_batch([text[:characters]], add_special_tokens=False)
-            words = encoding.word_ids
+            words = [word for word in encoding.word_ids if word is not None]
             sure = sum(word < words[-1] - 1 for word in words)
             least = sure + (len(words) - sure) // 2
             if least > most:

@@ -107,6 +107,8 @@ class Spent:
     def __init__(self, limits: RequestLimits) -> None:
         self._limits = limits
         self._bytes = 0
+        self.elsewhere = 0
+        """Bytes that did not come with the request."""
         self.tokens = 0
         self._pages = 0
 

@@ -6,6 +6,17 @@ import asyncio
 import contextlib
 from collections import deque
 from types import TracebackType
+from typing import Protocol
+
+
+class HeldBytes(Protocol):
+    """Counts the bytes of files that requests hold, as they come."""
+
+    def take(self, size: int, tenant: str) -> None:
+        """Count more bytes. Raises ApiError where there is no memory for them."""
+
+    def give_back(self, size: int, tenant: str) -> None:
+        """Count off bytes that nobody needs any more."""
 
 
 class MemoryBudget:

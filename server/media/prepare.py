@@ -6,8 +6,8 @@ check  ->  get the bytes  ->  a share of the memory  ->  the cache, or a decode 
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
@@ -24,7 +24,7 @@ from server.media.estimate import decode_memory, estimated_tokens
 from server.media.fetching.files import Folders
 from server.media.fetching.remote import RemoteFiles
 from server.media.limits import RequestLimits, WorkLimits, patch_memory
-from server.media.memory import MemoryBudget
+from server.media.memory import HeldBytes, MemoryBudget
 from server.media.pixels import picture_tokens
 from server.media.sources import Content, Inline, Remote
 from server.media.workers.channel import memory_with, sealed_array
@@ -64,17 +64,21 @@ class Preparer:
         pool: WorkerPool,
         remote: RemoteFiles,
         folders: Folders,
+        held: HeldBytes,
         memory: MemoryBudget,
         decoding: MemoryBudget,
         worker_memory: int,
         cache_bytes: int,
     ) -> None:
-        """`decoding` is the memory of all decode workers together, of which a job takes at most `worker_memory`."""
+        """`held` counts the bytes of files that do not come with requests. `decoding` is the memory of all decode
+        workers together, of which a job takes at most `worker_memory`.
+        """
         self._limits = limits
         self.work = work
         self.pool = pool
         self.remote = remote
         self._folders = folders
+        self._held = held
         self.memory = memory
         self.decoding = decoding
         self._worker_memory = worker_memory
@@ -118,14 +122,24 @@ class Preparer:
         spent = Spent(self._limits)
         spent.add_inline(checked)
         request = _Request(self, checked, tenant, spent)
-        # Before the share is taken: a slow host must not hold memory that others wait for.
-        files = await request.load()
         most = min(self._limits.max_tokens, sum(one.most_tokens for one in checked))
-        with await self.memory.share(patch_memory(most, self.work.pixels)) as share:
-            pictures = await request.decode(files)
-            del files
+        with ExitStack() as shares:
+            with self._counted(spent, tenant):
+                # Before the share is taken: a slow host must not hold memory that others wait for.
+                files = await request.load()
+                share = shares.enter_context(await self.memory.share(patch_memory(most, self.work.pixels)))
+                pictures = await request.decode(files)
+                del files
             share.shrink(patch_memory(spent.tokens, self.work.pixels))
             yield [Opened(one.source, found) for one, found in zip(checked, pictures, strict=True)]
+
+    @contextmanager
+    def _counted(self, spent: Spent, tenant: str) -> Iterator[None]:
+        """Until the block ends, what it gets from elsewhere is held."""
+        try:
+            yield
+        finally:
+            self._held.give_back(spent.elsewhere, tenant)
 
     def estimated_tokens(self, sources: Sequence[Source]) -> int:
         """How many prompt tokens the sources will take, guessed in no time."""
@@ -139,6 +153,8 @@ class Preparer:
 
         def spend(size: int) -> None:
             spent.add_bytes(size, content.kind, content.param)
+            self._held.take(size, tenant)
+            spent.elsewhere += size
 
         if isinstance(content, Remote):
             return Loaded(await self.remote.get(content, tenant, most, spend), base64=False)

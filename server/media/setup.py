@@ -9,7 +9,7 @@ from server.media.fetching.files import Folders
 from server.media.fetching.remote import RemoteFiles
 from server.media.frames import ClipLimits
 from server.media.limits import MIB, DecodeLimits, DocumentLimits, RequestLimits, WorkLimits, memory_or_share
-from server.media.memory import MemoryBudget
+from server.media.memory import HeldBytes, MemoryBudget
 from server.media.pixels import FRAMES, PixelLimits
 from server.media.prepare import Preparer
 from server.media.workers import worker
@@ -20,12 +20,12 @@ SHARE_FOR_DECODING = 2
 """All decode workers together may take one part in so many of the memory, whatever each of them may take."""
 SHARE_OF_MEMORY = 4
 """Prepared pictures at work may take one part in so many of the machine's memory."""
-SHARE_OF_FETCHES = 2
-"""One tenant may have one part in so many of all fetches."""
 
 
-def set_up_media(settings: Settings, family: Family, max_pixels: int, max_model_len: int) -> Preparer:
-    """A Preparer for a model; `max_pixels` is the most that its engine takes in a picture.
+def set_up_media(settings: Settings, family: Family, max_pixels: int, max_model_len: int, held: HeldBytes) -> Preparer:
+    """A Preparer for a model.
+
+    `max_pixels` is the most that its engine takes in a picture; `held` counts what is fetched.
 
     Raises ValueError, naming it, for a host, network or folder that cannot be used.
     """
@@ -43,9 +43,10 @@ def set_up_media(settings: Settings, family: Family, max_pixels: int, max_model_
         remote=RemoteFiles(
             Fetcher(fetch_limits(settings)),
             cache_bytes=settings.fetch_cache_mib * MIB,
-            per_tenant=max(1, settings.fetch_concurrency // SHARE_OF_FETCHES),
+            slots=settings.fetch_concurrency,
         ),
         folders=Folders(settings.media_folders),
+        held=held,
         memory=MemoryBudget(memory_or_share(settings.media_memory_mib, SHARE_OF_MEMORY)),
         decoding=MemoryBudget(max(worker_memory, memory_or_share(None, SHARE_FOR_DECODING))),
         worker_memory=worker_memory,

@@ -7,7 +7,6 @@ import logging
 import re
 import time
 import uuid
-from collections import Counter
 from collections.abc import Sequence
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -15,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from server.admission.bodies import BodyBudget
 from server.admission.keys import ANONYMOUS, KeyRing
 from server.admission.presence import Presence, why_cut
 from server.errors import (
@@ -26,7 +26,6 @@ from server.errors import (
     MethodNotAllowed,
     NotFound,
     RequestTimeout,
-    TooManyBodies,
 )
 from server.routes.replies import ClientGone, error_response
 from server.settings import is_loopback
@@ -224,21 +223,15 @@ class Authentication:
 class BodyLimit:
     """Refuses bodies that are too large, by their own word or by count, and clients that take too long to send one.
 
-    All bodies together, from their first byte until their reply begins, may take `max_total_bytes`: neither many
-    connections that never finish nor many large requests at once can fill the memory. Those of one key may take half of
-    it, or one body, so that there is always room for another's.
+    Its bytes count in `budget` from the first until the reply begins: neither many connections that never finish nor
+    many large requests at once can fill the memory.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int, max_total_bytes: int, timeout_s: float) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, budget: BodyBudget, timeout_s: float) -> None:
         self._app = app
         self._max_bytes = max_bytes
-        self._max_total_bytes = max(max_total_bytes, max_bytes)
+        self.budget = budget
         self._timeout_s = timeout_s
-        self._max_of_caller = max(max_bytes, self._max_total_bytes // 2)
-        self._held = 0
-        """Bytes of all bodies at this moment."""
-        self._held_of: Counter[str] = Counter()
-        """Of these, of each caller that has a key."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -254,28 +247,10 @@ class BodyLimit:
         finally:
             body.release()
 
-    def take(self, size: int, received: int, tenant: str) -> None:
-        """Count `size` more bytes of a body that has `received` by now.
-
-        Raises:
-            BodyTooLarge: it is over the limit of one.
-            TooManyBodies: all together, or those of its caller, are over theirs.
-        """
+    def check(self, received: int) -> None:
+        """Raises BodyTooLarge for a body that has so many bytes by now."""
         if received > self._max_bytes:
             raise self._too_large()
-        if self._held + size > self._max_total_bytes:
-            raise TooManyBodies("The server holds as many request bodies as it has memory for; please try again.")
-        if tenant and self._held_of[tenant] + size > self._max_of_caller:
-            raise TooManyBodies("Your key has as many request bodies here as one key may have; please try again.")
-        self._held += size
-        self._held_of[tenant] += size
-
-    def give_back(self, size: int, tenant: str) -> None:
-        """Count off the bytes of a body that nobody needs any more."""
-        self._held -= size
-        self._held_of[tenant] -= size
-        if not self._held_of[tenant]:
-            del self._held_of[tenant]
 
     def too_slow(self) -> RequestTimeout:
         """The error for a body that does not come."""
@@ -307,7 +282,8 @@ class _Body:
             raise self._limit.too_slow() from None
         size = len(message.get("body", b""))
         self._received += size
-        self._limit.take(size, self._received, self._tenant)
+        self._limit.check(self._received)
+        self._limit.budget.take(size, self._tenant)
         self._held += size
         self._complete = not message.get("more_body", False)
         return message
@@ -319,5 +295,5 @@ class _Body:
 
     def release(self) -> None:
         """Its bytes are not needed any more. Safe to call twice."""
-        self._limit.give_back(self._held, self._tenant)
+        self._limit.budget.give_back(self._held, self._tenant)
         self._held = 0

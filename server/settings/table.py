@@ -499,7 +499,7 @@ class Settings(BaseSettings):
         "The ports from which files are fetched; hosts that are allowed by name may have others.",
         metavar="PORT",
     )
-    fetch_concurrency: int = _setting("Fetching", 32, "How many files are fetched at once.", ge=1, le=10_000)
+    fetch_concurrency: int = _setting("Fetching", 64, "How many files are fetched at once.", ge=1, le=10_000)
     fetch_cache_mib: int = _setting(
         "Fetching",
         64,

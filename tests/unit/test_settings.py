@@ -106,7 +106,7 @@ def test_every_kind_of_media_is_limited_by_default_and_no_file_of_this_machine_i
     assert (settings.max_picture_mib, settings.max_clip_mib, settings.max_document_mib) == (20, 48, 32)
     assert (settings.max_clip_seconds, settings.max_clip_frames, settings.max_page_dpi) == (600, 768, 300)
     assert (settings.decode_timeout_s, settings.decode_memory_mib, settings.max_aspect_ratio) == (20, 2048, 200)
-    assert (settings.fetch_ports, settings.fetch_concurrency) == ([80, 443], 32)
+    assert (settings.fetch_ports, settings.fetch_concurrency) == ([80, 443], 64)
     assert (settings.media_folders, settings.fetch_allowed_hosts, settings.fetch_allowed_networks) == ([], [], [])
     assert (settings.media_cache_mib, settings.fetch_cache_mib) == (512, 64)
     left_to_the_server = (settings.max_pixels_ceiling, settings.decode_workers, settings.media_memory_mib)

@@ -38,6 +38,7 @@ Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MAX_DIALS = 4  # addresses of one host tried in turn
+_LOOKUPS = 4  # threads for each fetch: a name server's silence outlives the fetch that asked it
 _FORBIDDEN = re.compile(r"[\x00-\x20\x7f\\]")
 _LABEL = r"(?!-)[a-z0-9_-]{1,63}(?<!-)"
 _HOST_NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*")
@@ -113,7 +114,9 @@ class Fetcher:
             ssl_context=ssl_context or httpx.create_ssl_context(trust_env=False),
             max_connections=self._limits.concurrency,
             max_keepalive_connections=0,
-            network_backend=_VettingBackend(self._allowed, resolver or _SystemResolver(self._limits.concurrency)),
+            network_backend=_VettingBackend(
+                self._allowed, resolver or _SystemResolver(_LOOKUPS * self._limits.concurrency)
+            ),
         )
 
     async def get(self, order: Order) -> Reply:

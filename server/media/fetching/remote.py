@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-
-import anyio
 
 from server.errors import MediaKind
 from server.media.cache import ByteCache
 from server.media.fetching.fetch import Fetcher, Order, Reply
 from server.media.fetching.freshness import Freshness
+from server.media.fetching.slots import FairSlots
 from server.media.sources import Remote
 
 OVERHEAD = 1024
@@ -34,13 +32,13 @@ class RemoteFiles:
     """Gets remote files. Belongs to one event loop; close it with `aclose`.
 
     `cache_bytes` bounds what is kept, each tenant's apart: nobody learns by timing what another has fetched.
-    `per_tenant` bounds one tenant's fetches at once, so that one with slow hosts leaves room for the others.
+    `slots`: fetches at once, shared out so that a tenant with slow hosts leaves room for the others.
     """
 
-    def __init__(self, fetcher: Fetcher, *, cache_bytes: int, per_tenant: int) -> None:
+    def __init__(self, fetcher: Fetcher, *, cache_bytes: int, slots: int) -> None:
         self._fetcher = fetcher
         self.cache: ByteCache[Key, _Kept] = ByteCache(cache_bytes, lambda kept: kept.size)
-        self._turns = _Turns(per_tenant)
+        self._slots = FairSlots(slots)
 
     async def get(self, remote: Remote, tenant: str, max_bytes: int, spend: Callable[[int], None]) -> bytes:
         """The bytes of a remote file; `spend` is told of them as they arrive. Raises what `Fetcher.get` does."""
@@ -52,7 +50,7 @@ class RemoteFiles:
             spend(len(kept.body))
             return kept.body
         validators = tuple(kept.freshness.validators()) if kept is not None else ()
-        async with self._turns.turn(tenant):
+        async with self._slots.slot(tenant):
             reply = await self._fetcher.get(Order(remote, max_bytes, spend, validators))
         return self._keep(key, kept, reply, spend)
 
@@ -78,23 +76,3 @@ class RemoteFiles:
 def _renewed(old: Freshness, new: Freshness) -> Freshness:
     """What holds after a 304, which need not repeat the validators."""
     return replace(new, etag=new.etag or old.etag, last_modified=new.last_modified or old.last_modified)
-
-
-class _Turns:
-    """A semaphore for each tenant that has fetches under way."""
-
-    def __init__(self, each: int) -> None:
-        self._each = each
-        self._tenants: dict[str, tuple[anyio.Semaphore, list[None]]] = {}
-
-    @asynccontextmanager
-    async def turn(self, tenant: str) -> AsyncIterator[None]:
-        semaphore, here = self._tenants.setdefault(tenant, (anyio.Semaphore(self._each), []))
-        here.append(None)
-        try:
-            async with semaphore:
-                yield
-        finally:
-            here.pop()
-            if not here:
-                del self._tenants[tenant]

@@ -14,6 +14,7 @@ import anyio
 import numpy as np
 from PIL import Image
 
+from server.admission.bodies import BodyBudget
 from server.core import ClipSource, DocumentSource, FrameChoice, Opened, Picture, PictureSource, PixelBudget, Source
 from server.media.fetching.fetch import Fetcher, Order, Reply
 from server.media.fetching.files import Folders
@@ -122,6 +123,7 @@ async def room(
     seconds: float = 30.0,
     worker_memory: int = 1 << 30,
     decoding: int = 1 << 32,
+    held: BodyBudget | None = None,
     start: bool = True,
 ) -> AsyncIterator[Room]:
     work, web = work or WorkLimits(), web or Web()
@@ -130,8 +132,9 @@ async def room(
         limits or RequestLimits(),
         work,
         pool=WorkerPool(worker.main, work, bounds, size=workers, seconds=seconds),
-        remote=RemoteFiles(web, cache_bytes=1 << 20, per_tenant=8),
+        remote=RemoteFiles(web, cache_bytes=1 << 20, slots=16),
         folders=Folders(folders),
+        held=held or BodyBudget(1 << 40, 1),
         memory=MemoryBudget(memory),
         decoding=MemoryBudget(decoding),
         worker_memory=worker_memory,

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from server.admission.bodies import BodyBudget
 from server.core import Clip, PixelBudget, Source
-from server.errors import ApiError, BadRequest, ContextLengthExceeded, InvalidImage
+from server.errors import ApiError, BadRequest, ContextLengthExceeded, InvalidImage, TooManyBodies
 from server.media.decoding.decode import DecodeLimits
 from server.media.decoding.patches import patchify
 from server.media.limits import RequestLimits, WorkLimits
@@ -349,3 +350,27 @@ async def test_a_picture_that_needs_more_memory_than_a_worker_has_is_refused() -
         error = await refusal(there, source(data_url(target.getvalue())))
         assert error.code == "image_too_large"
         assert len(await there.pictures(source(data_url(picture())))) == 1
+
+
+async def test_what_is_fetched_counts_among_the_bodies_until_it_is_decoded() -> None:
+    held = BodyBudget(1 << 20, 1 << 20)
+    seen: list[int] = []
+    data = picture()
+
+    async def page() -> bytes:
+        seen.append(held.held)
+        return data
+
+    async with room(web=Web(a=page, b=page), held=held) as there:
+        async with there.preparer.opened([source("http://a"), source("http://b", 1)], "tenant"):
+            assert held.held == 0
+        assert held.held == 0
+    assert max(seen) <= len(data)
+
+
+async def test_a_fetch_stops_where_there_is_no_memory_for_it() -> None:
+    held = BodyBudget(1000, 1000)
+    held.take(900, "another")
+    async with room(web=Web(a=bytes(500)), held=held) as there:
+        assert isinstance(await refusal(there, source("http://a")), TooManyBodies)
+    assert held.held == 900

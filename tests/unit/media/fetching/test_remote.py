@@ -53,11 +53,9 @@ class House:
 
 
 @asynccontextmanager
-async def house(
-    respond: Respond, *, cache_bytes: int = 1 << 20, per_tenant: int = 4, **limits: Any
-) -> AsyncIterator[House]:
+async def house(respond: Respond, *, cache_bytes: int = 1 << 20, slots: int = 8, **limits: Any) -> AsyncIterator[House]:
     async with serving(respond) as site, fetching(site, Names(site_test=[["127.0.0.1"]]), **limits) as fetcher:
-        files = RemoteFiles(fetcher, cache_bytes=cache_bytes, per_tenant=per_tenant)
+        files = RemoteFiles(fetcher, cache_bytes=cache_bytes, slots=slots)
         yield House(site, files)
         await files.aclose()
 
@@ -287,7 +285,7 @@ class Gate:
 
 async def test_one_tenant_with_slow_hosts_does_not_stop_another() -> None:
     gate = Gate()
-    async with house(paths(slow=gate, fast=answer(BODY)), per_tenant=2, concurrency=3) as there:
+    async with house(paths(slow=gate, fast=answer(BODY)), slots=4) as there:
         async with anyio.create_task_group() as tasks:
             for _ in range(10):
                 tasks.start_soon(there.get, "slow", "one")
@@ -301,7 +299,7 @@ async def test_one_tenant_with_slow_hosts_does_not_stop_another() -> None:
 
 async def test_what_was_kept_needs_no_turn() -> None:
     gate = Gate()
-    async with house(paths(slow=gate, kept=answer(BODY, FRESH)), per_tenant=1) as there:
+    async with house(paths(slow=gate, kept=answer(BODY, FRESH)), slots=2) as there:
         assert await there.get("kept") == BODY
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(there.get, "slow")
@@ -313,7 +311,7 @@ async def test_what_was_kept_needs_no_turn() -> None:
 @pytest.mark.parametrize("while_waiting", [True, False])
 async def test_who_is_cancelled_leaves_the_turn_to_the_next(while_waiting: bool) -> None:
     gate = Gate()
-    async with house(paths(slow=gate, fast=answer(BODY)), per_tenant=1) as there:
+    async with house(paths(slow=gate, fast=answer(BODY)), slots=2) as there:
         first = asyncio.ensure_future(there.get("slow"))
         await gate.holds(1)
         second = asyncio.ensure_future(there.get("slow"))
@@ -329,7 +327,7 @@ async def test_who_is_cancelled_leaves_the_turn_to_the_next(while_waiting: bool)
 
 async def test_a_failure_leaves_the_turn_to_the_next() -> None:
     respond = paths(broken=answer(b"", status="500 Oh"), good=answer(BODY))
-    async with house(respond, per_tenant=1) as there:
+    async with house(respond, slots=2) as there:
         for _ in range(3):
             with pytest.raises(InvalidImage, match="500"):
                 await there.get("broken")
