@@ -7,10 +7,11 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import anyio.to_thread
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
@@ -25,6 +26,7 @@ from server.engine.checkpoint import served_names
 from server.engine.protocol import StartupError
 from server.media.limits import MIB, memory_or_share
 from server.routes import chat, health, models
+from server.routes.access import DOCS_ASSETS, DOCS_PATH, Access, DocsPolicy
 from server.routes.middleware import Authentication, BodyLimit, LoopbackGuard, PageGuard, RequestContext, as_api_error
 from server.routes.replies import error_response
 from server.services import Services
@@ -81,13 +83,26 @@ def create_app(
     )
     console = console or Console(quiet=True)
     house = House(services, set_up_engine, console, events or NoEvents())
-    app = FastAPI(title="AIN Server", version=__version__, lifespan=house.lifespan, root_path=settings.root_path)
+    app = _app(settings, house)
     app.state.services = services
     for room in (chat, models, health):
         app.include_router(room.router)
     app.add_exception_handler(HTTPException, _http_error)
     _add_middleware(app, services)
     return app
+
+
+def _app(settings: Settings, house: House) -> FastAPI:
+    """FastAPI, with the API's description if it is wanted; its pages are made of files of this server alone."""
+    common: dict[str, Any] = {"title": "AIN Server", "version": __version__, "lifespan": house.lifespan}
+    if settings.docs == "off":
+        return FastAPI(**common, root_path=settings.root_path, openapi_url=None)
+    return FastAPIOffline(**common, root_path=settings.root_path, docs_url=DOCS_PATH, static_url=DOCS_ASSETS)
+
+
+def _access(settings: Settings, keys: KeyRing) -> Access:
+    metrics_keys = [] if settings.metrics_key is None else [settings.metrics_key.get_secret_value()]
+    return Access(keys, KeyRing(metrics_keys), settings.metrics_port, settings.docs)
 
 
 def _bodies(settings: Settings) -> BodyBudget:
@@ -129,7 +144,8 @@ def _add_middleware(app: FastAPI, services: Services) -> None:
         budget=services.bodies,
         timeout_s=settings.body_timeout_s,
     )
-    app.add_middleware(Authentication, keys=services.keys, presence=services.presence)
+    app.add_middleware(Authentication, access=_access(settings, services.keys), presence=services.presence)
+    app.add_middleware(DocsPolicy)
     if settings.on_loopback and not len(services.keys) and not settings.allow_unauthenticated:
         app.add_middleware(LoopbackGuard)
     if not len(services.keys):

@@ -111,6 +111,8 @@ def _engine_line(name: str, value: Any) -> str:
 def _toml_line(name: str, value: Any, unset: str) -> str:
     if name == "api_keys":
         return f"# {name}: {len(value)} set, not shown" if value else f"{name} = []"
+    if name == "metrics_key" and value is not None:
+        return f"# {name}: set, not shown"
     try:
         return f"{name} = {_toml_value(value)}"
     except ValueError:

@@ -54,7 +54,8 @@ def serve(settings: Settings) -> int:
     _check(settings)
     keys = _keys(settings)
     device = find_device(settings.device)
-    listener = _listen(settings)
+    listener = _listen("--port", settings.host, settings.port)
+    listeners = [listener, *_metrics_listener(settings)]
     port = int(listener.getsockname()[1])
     log_file = settings.log_path(port)
     terminal = redirect_output(log_file)
@@ -73,7 +74,7 @@ def serve(settings: Settings) -> int:
                 start_fork_server([ZYGOTE, DECODERS], environment)
             else:
                 start_fork_server([DECODERS], {})
-            status = Process(settings, keys, console, device, log_file, listener).run()
+            status = Process(settings, keys, console, device, log_file, listeners).run()
             end_all(END_GRACE_S)
     except Exception as error:
         console.fail(f"The server failed: {type(error).__name__}: {error}", "", _tail(log_file), str(log_file))
@@ -95,12 +96,12 @@ class Process(uvicorn.Server):
         console: Console,
         device: Device,
         log_file: Path,
-        listener: socket.socket,
+        listeners: list[socket.socket],
     ) -> None:
         self._settings = settings
         self._console = console
         self._log_file = log_file
-        self._listener = listener
+        self._listeners = listeners
         self._status = 0
         app = create_app(
             settings,
@@ -125,8 +126,8 @@ class Process(uvicorn.Server):
         )
 
     def run(self, sockets: list[socket.socket] | None = None) -> int:  # type: ignore[override]
-        """Serve on the listening socket; returns the exit status."""
-        super().run(sockets or [self._listener])
+        """Serve on the listening sockets; returns the exit status."""
+        super().run(sockets or self._listeners)
         for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn has put their defaults back; what is left is short
             signal.signal(number, signal.SIG_IGN)
         return self._status
@@ -164,7 +165,7 @@ class Process(uvicorn.Server):
 
     def ready(self, services: Services) -> None:
         """Say where the server is and what to type."""
-        host, port = self._settings.host, self._listener.getsockname()[1]
+        host, port = self._settings.host, self._listeners[0].getsockname()[1]
         shown = "127.0.0.1" if host in {"0.0.0.0", "::"} else host.strip("[]")  # noqa: S104
         address = f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
         self._console.ready(
@@ -249,18 +250,24 @@ def _keys(settings: Settings) -> KeyRing:
         raise SettingsError(str(error)) from error
 
 
-def _listen(settings: Settings) -> socket.socket:
+def _metrics_listener(settings: Settings) -> list[socket.socket]:
+    if settings.metrics_port is None:
+        return []
+    return [_listen("--metrics-port", settings.metrics_host or settings.host, settings.metrics_port)]
+
+
+def _listen(flag: str, host: str, port: int) -> socket.socket:
     """Take the port before anything slow is done, so that one in use is known at once."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((settings.host.strip("[]"), settings.port))
+        listener.bind((host.strip("[]"), port))
     except OSError as error:
         listener.close()
-        where = f"{settings.host}:{settings.port}"
         raise SettingsError(
-            f"--port: {where} cannot be listened on ({error.strerror}). Choose another --port, or end what runs there."
+            f"{flag}: {host}:{port} cannot be listened on ({error.strerror}). "
+            f"Choose another {flag}, or end what runs there."
         ) from error
     listener.listen(2048)
     listener.set_inheritable(False)

@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.admission.bodies import BodyBudget
-from server.admission.keys import ANONYMOUS, KeyRing
+from server.admission.keys import ANONYMOUS
 from server.admission.presence import Presence, why_cut
 from server.errors import (
     ApiError,
@@ -27,6 +27,7 @@ from server.errors import (
     NotFound,
     RequestTimeout,
 )
+from server.routes.access import NOTHING_HERE, WATCHED_PATHS, Access
 from server.routes.replies import ClientGone, error_response
 from server.settings import is_loopback
 from server.telemetry import logs, metrics, traces
@@ -34,12 +35,6 @@ from server.telemetry import logs, metrics, traces
 log = logging.getLogger("ain.access")
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-OPEN_PATHS = frozenset({"/health", "/health/live", "/health/ready"})
-"""Answered without a key, so that balancers and orchestrators need none."""
-
-WATCHED_PATHS = OPEN_PATHS | {"/metrics"}
-"""Asked for by machines that watch the server, not by those who use it: no traces, and no lines in the log."""
-
 SIMPLE_CONTENT_TYPES = frozenset({"text/plain", "application/x-www-form-urlencoded", "multipart/form-data"})
 """What a web page may send anywhere without asking first (the Fetch standard's CORS-safelisted types)."""
 
@@ -118,7 +113,7 @@ def as_api_error(error: Exception) -> ApiError:
     if isinstance(error, HTTPException):
         if error.status_code == 405:
             return MethodNotAllowed("This address does not answer that method.")
-        return NotFound("There is nothing at this address; see /docs for what there is.")
+        return NotFound(NOTHING_HERE)
     return InternalError("The server failed to answer this request.")
 
 
@@ -202,18 +197,19 @@ def _hostname(host: str) -> str:
 
 
 class Authentication:
-    """Names the caller, or refuses. Judges `scope["path"]`, never the Host header."""
+    """Names the caller, or refuses."""
 
-    def __init__(self, app: ASGIApp, keys: KeyRing, presence: Presence) -> None:
+    def __init__(self, app: ASGIApp, access: Access, presence: Presence) -> None:
         self._app = app
-        self._keys = keys
+        self._access = access
         self._presence = presence
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
+        keys = self._access.keys_for(scope) if scope["type"] == "http" else None
+        if keys is None:
             await self._app(scope, receive, send)
             return
-        caller = self._keys.authenticate(Headers(scope=scope).get("authorization"))
+        caller = keys.authenticate(Headers(scope=scope).get("authorization"))
         state = scope.setdefault("state", {})
         state["caller"] = caller
         with self._presence.of(caller.name, state):

@@ -200,8 +200,8 @@ def _explain(details: ErrorDetails, sources: Sequence[Source]) -> str:
         return f"{spelled}: {details['msg']}"
     if details["type"] == "value_error":
         return f"{spelled}: {context['error']}"
-    if name == "api_keys":  # never shows its value
-        return f"{spelled}: every key needs at least {MIN_KEY_LENGTH} characters; {PROGRAM} --new-key makes one"
+    if name in ("api_keys", "metrics_key"):  # never shows its value
+        return f"{spelled}: a key needs at least {MIN_KEY_LENGTH} characters; {PROGRAM} --new-key makes one"
     line = f"{spelled}: {_shown(source.values.get(name))} must be {allowed_values(Settings.model_fields[name])}"
     if source.spell is env_of and KUBERNETES_ADDRESS.match(str(source.values.get(name))):
         line += " (Kubernetes sets this variable for a Service of that name: set enableServiceLinks: false in the pod)"

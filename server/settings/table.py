@@ -184,6 +184,19 @@ class Settings(BaseSettings):
         le=1_000_000,
     )
 
+    metrics_port: int | None = _setting(
+        "Network",
+        None,
+        "A port of its own for /metrics and health, which then asks for no key but --metrics-key; for networks in "
+        "which only the monitor can reach it.",
+        unset="/metrics is at the API's port, and takes its keys",
+        ge=1,
+        le=65535,
+    )
+    metrics_host: str | None = _setting(
+        "Network", None, "The address of that port.", unset="the API's", metavar="ADDRESS", min_length=1
+    )
+
     # ---- Keys
     api_keys: Secrets = _setting(
         "Keys",
@@ -194,6 +207,14 @@ class Settings(BaseSettings):
     )
     api_keys_file: UserPath | None = _setting(
         "Keys", None, "A file with one API key a line, as KEY, NAME = KEY or NAME = sha256:HASH.", metavar="FILE"
+    )
+    metrics_key: ApiKey | None = _setting(
+        "Keys", None, "The key that opens /metrics, instead of the API's keys, which then do not.", metavar="KEY"
+    )
+    docs: Literal["keys", "open", "off"] = _setting(
+        "Keys",
+        "keys",
+        "Who may read the API's description at /docs: who has a key, where there are keys; anybody; nobody.",
     )
     allow_unauthenticated: bool = _setting(
         "Keys", False, "Let anyone in without a key, even on an address that other machines can reach."

@@ -132,8 +132,11 @@ def open_house(script: Script | None = None, *, up: bool = True, **settings: Any
     )
     server = uvicorn.Server(config)
     listener = socket.create_server(("127.0.0.1", 0))
+    listeners = [listener]
+    if "metrics_port" in settings:
+        listeners.append(socket.create_server(("127.0.0.1", settings["metrics_port"])))
     ends: list[BaseException | None] = []
-    thread = threading.Thread(target=_run, args=(server, listener, ends), name="house")
+    thread = threading.Thread(target=_run, args=(server, listeners, ends), name="house")
     thread.start()
     port = listener.getsockname()[1]
     try:
@@ -147,16 +150,17 @@ def open_house(script: Script | None = None, *, up: bool = True, **settings: Any
     finally:
         server.should_exit = True
         thread.join(10)
-        listener.close()
+        for listener in listeners:
+            listener.close()
         assert not thread.is_alive()
         assert ends == [None]
         engine.requests.clear()  # and with them their pictures
 
 
-def _run(server: uvicorn.Server, listener: socket.socket, ends: list[BaseException | None]) -> None:
+def _run(server: uvicorn.Server, listeners: list[socket.socket], ends: list[BaseException | None]) -> None:
     """Run a server to its end, and note what that was."""
     try:
-        server.run([listener])
+        server.run(listeners)
     except BaseException as error:
         ends.append(error)
         raise
