@@ -14,7 +14,7 @@ RUN useradd --uid 10001 --create-home ain && install -d -o ain -g ain /cache
 
 COPY pyproject.toml requirements/gpu.txt docker/missing.py /packages/
 RUN python3 /packages/missing.py /packages/pyproject.toml /packages/gpu.txt >/packages/missing.txt \
-    && python3 -m pip install --no-cache-dir --no-deps -r /packages/missing.txt
+    && python3 -m pip install --no-cache-dir --no-deps --require-hashes -r /packages/missing.txt
 
 COPY pyproject.toml README.md LICENSE ./
 COPY docker/entrypoint.sh docker/probe.py docker/

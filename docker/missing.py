@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Prints the lines of a pinned list for what an image lacks, or has too old for us: `missing.py pyproject.toml LIST`.
+"""Prints what a pinned list says, hashes included, of the packages that an image lacks, or has too old for us: `missing.py pyproject.toml LIST`.
 
 vLLM's image comes with its own environment, tested as it is. What it has stays, and only the rest is added.
 """
 
+import re
 import sys
 import tomllib
 from importlib.metadata import PackageNotFoundError, version
@@ -26,7 +27,7 @@ def is_there(name: str) -> bool:
         return False
 
 
-pins = [Requirement(line.partition("#")[0]) for line in pinned.read_text().splitlines()]
-for pin in pins:
-    if not is_there(pin.name):
-        print(pin)
+# A package, its hashes on lines that each but the last end in a backslash, comments.
+for entry in re.split(r"(?<!\\)\n", re.sub(r"(?m)^ *#.*\n?", "", pinned.read_text()).strip()):
+    if not is_there(Requirement(entry.partition("\\")[0]).name):
+        print(entry)

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# Solves pyproject.toml and requirements/*.in into the pinned lists requirements/{gpu,cpu,dev}.txt.
+# Solves pyproject.toml and requirements/*.in into the pinned lists requirements/{bootstrap,gpu,cpu,dev}.txt.
 #   scripts/lock.sh              keeps every pin that still fits
 #   scripts/lock.sh --upgrade    takes the newest of everything
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 make_venv
 
-# One version of a package for all Pythons. No hashes and no addresses: the lists hold for every mirror.
+# One version of a package for all Pythons, with the hashes of its files: no mirror can give others. No addresses: the
+# lists hold for every mirror.
 solve() {
-    "$VENV/bin/uv" pip compile --quiet --no-header --annotation-style line --universal --python-version 3.11 \
+    "$VENV/bin/uv" pip compile --quiet --generate-hashes --no-header --annotation-style line --universal --python-version 3.11 \
         --fork-strategy fewest --excludes requirements/excludes.in "$@" >/dev/null
 }
 
@@ -36,6 +37,9 @@ check_wheels() {
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
+say 'solving for the installer'
+solve "$@" requirements/bootstrap.in -o requirements/bootstrap.txt
+
 say 'solving for the GPU engine'
 solve "$@" pyproject.toml requirements/gpu.in --constraints requirements/shared.in -o requirements/gpu.txt
 
@@ -46,10 +50,10 @@ solve "$@" pyproject.toml requirements/cpu.in --constraints requirements/shared.
 say 'solving for tests and checks, with the versions that the engines take'
 solve "$@" requirements/dev.in --constraints requirements/cpu.txt --constraints requirements/gpu.txt -o requirements/dev.txt
 
-drop_environments requirements/{gpu,cpu,dev}.txt
+drop_environments requirements/{bootstrap,gpu,cpu,dev}.txt
 name_the_build requirements/{gpu,cpu}.txt
 
-for list in requirements/{gpu,cpu,dev}.txt; do
+for list in requirements/{bootstrap,gpu,cpu,dev}.txt; do
     say "looking for the wheels of $list"
     check_wheels "$list"
 done

@@ -34,8 +34,8 @@ cached_mib() { du -sm "$("$VENV/bin/uv" cache dir)" 2>/dev/null | cut -f1; }
 fetched() { echo "$(($(cached_mib) - cached_before)) MiB fetched and unpacked, of at most 6000"; }
 compiled() { echo "$(find "$VENV" -name '*.pyc' | wc -l) of $(find "$VENV" -name '*.py' | wc -l) files compiled"; }
 
-# Exactly these lists, nothing beside them. They are complete: no dependency is looked at (see requirements/cpu.in).
-sync_venv() { "$VENV/bin/uv" pip sync "$@"; }
+# Exactly the files of these lists, nothing beside them. They are complete: no dependency is looked at (see requirements/cpu.in).
+sync_venv() { "$VENV/bin/uv" pip sync --require-hashes "$@"; }
 
 # On a terminal uv shows its progress itself. In a log its list of every package would only be noise.
 fetch_packages() {
@@ -52,7 +52,7 @@ install_lists() {
     make_venv
     need_libraries_of "$@"
     rm -f "$STAMP"
-    say "installing $(cat "$@" | wc -l) packages for the $engine engine; the first time this fetches some 2 GB"
+    say "installing $(cat "$@" | grep -c '^[a-z]') packages for the $engine engine; the first time this fetches some 2 GB"
     fetch_packages requirements/bootstrap.txt "$@"
     say 'compiling them to bytecode'
     compile_packages requirements/bootstrap.txt "$@"

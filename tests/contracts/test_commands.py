@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -75,3 +76,25 @@ def test_without_fribidi_setup_goes_on_and_says_which_tests_are_skipped() -> Non
     assert "libfribidi0" in ended.stderr
     assert "tests that draw Arabic will be skipped" in ended.stderr
     assert "went on" in ended.stdout
+
+
+@pytest.mark.parametrize("name", ["bootstrap", "cpu", "gpu", "dev"])
+def test_every_package_of_a_pinned_list_has_the_hashes_of_its_files(name: str) -> None:
+    entries = (ROOT / f"requirements/{name}.txt").read_text(encoding="utf-8")
+    pins = re.split(r"(?m)^(?=[a-z0-9])", re.sub(r"(?m)^ *#.*\n?", "", entries))[1:]
+    assert len(pins) >= 1
+    for pin in pins:
+        assert re.match(r"[a-z0-9._-]+===?[^ ]+ ", pin), pin
+        assert re.search(r"--hash=sha256:[0-9a-f]{64}", pin), pin
+
+
+@pytest.mark.parametrize("file", ["scripts/setup.sh", "Dockerfile", "docker/Dockerfile.cpu"])
+def test_packages_are_installed_by_their_hashes(file: str) -> None:
+    assert "--require-hashes" in (ROOT / file).read_text(encoding="utf-8")
+
+
+def test_an_image_is_given_what_it_lacks_with_its_hashes(tmp_path: Path) -> None:
+    wanted = "no-such-package==1.0 \\\n    --hash=sha256:aa \\\n    --hash=sha256:bb\n"
+    (tmp_path / "list.txt").write_text(f"pytest==1.0 \\\n    --hash=sha256:cc\n    # via us\n{wanted}    # via us\n")
+    command = [sys.executable, ROOT / "docker/missing.py", ROOT / "pyproject.toml", tmp_path / "list.txt"]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == wanted
