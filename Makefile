@@ -74,6 +74,10 @@ stalls: setup-dev ## ask for /health/live while the worst bodies come, and see h
 crowd: setup-dev ## have seven thousand strangers at the door, and see what who has a key notices
 	@$(PYTHON_IN_VENV) -m tests.hostile.crowd $(ARGS)
 
+.PHONY: walks
+walks: setup-dev ## send whole, broken and damaged requests on random walks; ARGS="--minutes 10 --seed N"
+	@$(PYTHON_IN_VENV) -m tests.hostile.walks $(ARGS)
+
 .PHONY: fuzz
 fuzz: setup-dev ## feed broken files to the decoders; ARGS="--minutes 10"
 	@$(PYTHON_IN_VENV) -m tests.fuzz $(ARGS)

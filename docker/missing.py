@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""Prints what a pinned list says, hashes included, of the packages that an image lacks, or has too old for us: `missing.py pyproject.toml LIST`.
+"""What a pinned list says of the packages that an image lacks, or has too old for us, hashes included.
+
+    missing.py pyproject.toml LIST
 
 vLLM's image comes with its own environment, tested as it is. What it has stays, and only the rest is added.
 """
