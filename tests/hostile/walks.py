@@ -141,7 +141,7 @@ def fault_of(path: Walk, received: bytes) -> str:
     final = [status for status in statuses if status != "100"]
     if len(final) > path.most_answers():
         return f"{len(final)} answers to at most {path.most_answers()} requests"
-    if {"500", "502", "501"} & set(final):
+    if {"500", "502"} & set(final):
         return f"statuses {final}"
     if not path.has_key() and b"chat.completion" in received:
         return "answered without a key"
