@@ -68,5 +68,5 @@ class KeyWatch:
         self._refused = False
         for warning in self._keys.warnings:
             log.warning("%s", warning)
-        ended = sum(self._presence.end(caller.name) for caller in gone)
+        ended = sum(self._presence.end(caller.tenant) for caller in gone)
         log.warning("the keys file was read: %d keys; %d revoked, %d requests ended", len(self._keys), len(gone), ended)

@@ -15,28 +15,28 @@ REVOKED = "This API key has been revoked."
 
 
 class Presence:
-    """The tasks of all requests under way, by caller. Belongs to one event loop."""
+    """The tasks of all requests under way, by tenant: a key keeps that under any name. Belongs to one event loop."""
 
     def __init__(self) -> None:
         self._tasks: dict[str, dict[asyncio.Task[Any], State]] = {}
 
     @contextmanager
-    def of(self, caller: str, state: State) -> Iterator[None]:
+    def of(self, tenant: str, state: State) -> Iterator[None]:
         """Count the running task in while the block lasts."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101
-        present = self._tasks.setdefault(caller, {})
+        present = self._tasks.setdefault(tenant, {})
         present[task] = state
         try:
             yield
         finally:
             del present[task]
-            if not present and self._tasks.get(caller) is present:
-                del self._tasks[caller]
+            if not present and self._tasks.get(tenant) is present:
+                del self._tasks[tenant]
 
-    def end(self, caller: str) -> int:
-        """End all that a caller has under way, with the reason; returns how many."""
-        present = dict(self._tasks.get(caller, {}))
+    def end(self, tenant: str) -> int:
+        """End all that a tenant has under way, with the reason; returns how many."""
+        present = dict(self._tasks.get(tenant, {}))
         for task, state in present.items():
             state["cut_for"] = Unauthorized(REVOKED)
             task.cancel()

@@ -212,7 +212,7 @@ class Authentication:
         caller = keys.authenticate(Headers(scope=scope).get("authorization"))
         state = scope.setdefault("state", {})
         state["caller"] = caller
-        with self._presence.of(caller.name, state):
+        with self._presence.of(caller.tenant, state):
             await self._app(scope, receive, send)
 
 

@@ -87,6 +87,16 @@ def test_a_stream_of_a_revoked_key_ends_and_says_why(house: House, file: Path) -
     assert eventually(lambda: house.at_rest)
 
 
+def test_a_key_that_was_given_another_name_is_still_the_same_key(house: House, file: Path) -> None:
+    with house.http.stream("POST", "/v1/chat/completions", json=body(stream=True), headers=bearer(OLD)) as reply:
+        received = reply.iter_raw()
+        first = next(received)
+        file.write_text(f"hall = {OLD}\ndesk = {NEW}\n")
+        assert eventually(lambda: status(house, NEW) == 200)
+        file.write_text(f"desk = {NEW}\n")
+        assert chunks(first + b"".join(received))[-1]["error"]["code"] == "invalid_api_key"
+
+
 def test_a_whole_answer_of_a_revoked_key_does_not_come(house: House, file: Path) -> None:
     replies = []
 
