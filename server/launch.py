@@ -63,7 +63,8 @@ def serve(settings: Settings) -> int:
     configure_logs(settings.log_level, terminal, settings.log_format)
     for warning in keys.warnings:
         console.note(warning)
-    keep_memory_private()
+    if not settings.debuggable:
+        keep_memory_private()
     _allow_descriptors()
     _return_large_blocks()
     status = FAILED

@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import httpx
@@ -75,11 +76,16 @@ class Running:
     log: Path
 
 
+LOOK_INSIDE = "--debuggable"
+"""Who is not root could not read the memory of our server otherwise."""
+
+
 def ours(engine: EngineArguments, checkout: Path | None = None) -> Peer:
     """This project's server, or the one of another checkout of the project."""
     flags = ("--model", str(engine.model.resolve()), "--device", "cpu", "--max-pictures", str(engine.images))
+    look_inside = (LOOK_INSIDE,) if has_flag(LOOK_INSIDE, checkout) else ()
     command = (sys.executable, "-m", "server", "--port", "{port}", "--log-file", "{folder}/engine.log", *flags)
-    return Peer(OURS, (*command, "--kv-cache-gib", "2", *_shared(engine)), {}, "/health/ready", checkout)
+    return Peer(OURS, (*command, *look_inside, "--kv-cache-gib", "2", *_shared(engine)), {}, "/health/ready", checkout)
 
 
 def vllm(engine: EngineArguments, *, cache: bool = False) -> Peer:
@@ -107,6 +113,7 @@ def _shared(engine: EngineArguments) -> tuple[str, ...]:
     return ("--served-model-name", MODEL_NAME, *lengths)
 
 
+@cache
 def has_flag(flag: str, checkout: Path | None = None) -> bool:
     """Whether our server knows a flag."""
     command = (sys.executable, "-m", "server", "--help")

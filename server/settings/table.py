@@ -603,6 +603,12 @@ class Settings(BaseSettings):
         "text",
         "How the server writes its log: text for people, json for collectors, one object a line.",
     )
+    debuggable: bool = _setting(
+        "Start-up and logs",
+        False,
+        "Let debuggers and profilers of the same user look into the server, such as py-spy. They can see its keys; by "
+        "default only root's can look.",
+    )
     log_max_mib: int = _setting(
         "Start-up and logs",
         64,
