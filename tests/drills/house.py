@@ -93,7 +93,7 @@ _shared_house = Shared(lambda: _started(model=MODEL), lambda house: house.server
 def _launched(folder: Path, *flags: str, model: str) -> Iterator[Server]:
     port, log = free_port(), folder / "output.log"
     command = [sys.executable, "-m", "server", "--port", str(port), "--served-model-name", model]
-    command += ["--log-file", str(folder / "engine.log"), *FLAGS, *flags]
+    command += ["--log-file", str(folder / "engine.log"), "--debuggable", *FLAGS, *flags]
     with log.open("ab") as output:
         process = subprocess.Popen(
             command,
