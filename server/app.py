@@ -23,11 +23,14 @@ from server.admission.controller import TtftController
 from server.admission.gate import Gate, GateLimits, Observe
 from server.admission.keys import KeyRing
 from server.engine.checkpoint import served_names
+from server.engine.identity import engine_version, fingerprint
 from server.engine.protocol import StartupError
 from server.media.limits import MIB, memory_or_share
 from server.routes import chat, health, models
 from server.routes.access import DOCS_ASSETS, DOCS_PATH, Access, DocsPolicy
+from server.routes.inflate import Inflate
 from server.routes.middleware import Authentication, BodyLimit, LoopbackGuard, PageGuard, RequestContext, as_api_error
+from server.routes.preflight import Preflights
 from server.routes.replies import error_response
 from server.services import Services
 from server.settings import Settings
@@ -80,6 +83,9 @@ def create_app(
         gate=_gate(settings),
         bodies=_bodies(settings),
         model_names=served_names(settings.model, settings.served_model_name),
+        version=__version__,
+        engine_version=engine_version(settings.engine),
+        fingerprint=fingerprint(settings),
     )
     console = console or Console(quiet=True)
     house = House(services, set_up_engine, console, events or NoEvents())
@@ -144,6 +150,7 @@ def _add_middleware(app: FastAPI, services: Services) -> None:
         budget=services.bodies,
         timeout_s=settings.body_timeout_s,
     )
+    app.add_middleware(Inflate)
     app.add_middleware(Authentication, access=_access(settings, services.keys), presence=services.presence)
     app.add_middleware(DocsPolicy)
     if settings.on_loopback and not len(services.keys) and not settings.allow_unauthenticated:
@@ -159,6 +166,7 @@ def _add_middleware(app: FastAPI, services: Services) -> None:
             allow_headers=["*"],
             expose_headers=EXPOSED_HEADERS,
         )
+    app.add_middleware(Preflights, origins=settings.cors_origins)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

@@ -15,6 +15,7 @@
     ├── MethodNotAllowed      405 invalid_request_error
     ├── RequestTimeout        408 timeout_error
     ├── BodyTooLarge          413 invalid_request_error
+    ├── ContentCodingUnknown  415 invalid_request_error
     ├── HeadTooLarge          431 invalid_request_error
     ├── TransferCodingUnknown 501 invalid_request_error
     ├── RateLimited           429 rate_limit_error, retryable, with Retry-After
@@ -197,6 +198,15 @@ class BodyTooLarge(ApiError):
     status = 413
     type = "invalid_request_error"
     default_code = "request_too_large"
+    closes = True
+
+
+class ContentCodingUnknown(ApiError):
+    """A body that is compressed in a way that nobody here can undo."""
+
+    status = 415
+    type = "invalid_request_error"
+    default_code = "unsupported_content_encoding"
     closes = True
 
 

@@ -233,17 +233,13 @@ class Inference:
             )
 
     def _fit(self, sampling: Sampling, prompt: Prompt) -> Sampling:
-        """Settle max_tokens, or refuse what cannot fit into the model's context."""
+        """Settle max_tokens, which is a ceiling and no demand; refuse a prompt that leaves no room."""
         limit, used = self._engine.max_model_len, len(prompt.token_ids)
         room = limit - used
         if room < 1:
             advice = "Please shorten them, or give pictures a smaller max_pixels."
             raise too_long(limit, f"your messages have {used} tokens", advice)
-        asked = sampling.max_tokens
-        if asked is not None and asked > room:
-            wanted = f"you requested {used + asked} tokens ({used} in the messages, {asked} in the completion)"
-            raise too_long(limit, wanted, "Please reduce either.")
-        return replace(sampling, max_tokens=asked or min(room, self._default_max_tokens or room))
+        return replace(sampling, max_tokens=min(room, sampling.max_tokens or self._default_max_tokens or room))
 
 
 def text_length(messages: Sequence[Message]) -> int:

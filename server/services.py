@@ -27,6 +27,10 @@ class Services:
     gate: Gate
     bodies: BodyBudget
     model_names: list[str]
+    version: str = ""
+    engine_version: str = ""
+    fingerprint: str = ""
+    """The same for as long as the same requests get the same answers."""
     phase: str = "starting"
     engine: Supervisor | None = None
     inference: Inference | None = None
@@ -63,13 +67,13 @@ class Services:
             raise EngineNotReady(f"The server is starting ({self.phase}); please try again.")
         return self.inference
 
-    def require_model(self, name: str) -> None:
-        """Accept a model's name.
+    def require_model(self, name: str | None) -> None:
+        """Accept a model's name; none at all means the one that is served.
 
         Raises:
             ModelNotFound: this server does not serve it.
         """
-        if name not in self.model_names:
+        if name is not None and name not in self.model_names and not self.settings.accept_any_model:
             served = ", ".join(self.model_names)
             raise ModelNotFound(
                 f"The model '{name[:100]}' does not exist here; this server has {served}.", param="model"

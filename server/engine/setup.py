@@ -34,7 +34,13 @@ class EngineSetup:
 
 def _vllm(settings: Settings, folder: Path, family: Family, device: Device, log_file: Path) -> EngineSetup:
     chosen = vllm_arguments(settings, folder, device, family)
-    make = partial(VllmEngine, chosen.arguments, own_processor=family.patch_size == 1, log_file=log_file)
+    make = partial(
+        VllmEngine,
+        chosen.arguments,
+        own_processor=family.patch_size == 1,
+        keep_defaults=settings.model_sampling == "keeps",
+        log_file=log_file,
+    )
     return EngineSetup(make, chosen.max_pixels, chosen.notes, CPU_STEP_S if device.kind == "cpu" else GPU_STEP_S)
 
 

@@ -30,6 +30,7 @@ from server.engine import zygote
 from server.engine.loading import follow
 from server.engine.processes import free_shared_memory, kill_now, pulse_of, shared_memory_of
 from server.engine.protocol import Pulse, Report, StartupError
+from server.engine.sampling import own_defaults
 from server.errors import ApiError, BadRequest, EngineDied, EngineNotReady, InternalError, Overloaded, first_line
 
 if TYPE_CHECKING:
@@ -49,15 +50,21 @@ class VllmEngine:
     """An AsyncLLM in this process; its EngineCore and workers run in processes of their own."""
 
     def __init__(
-        self, arguments: Mapping[str, Any], *, own_processor: bool = False, log_file: Path | None = None
+        self,
+        arguments: Mapping[str, Any],
+        *,
+        own_processor: bool = False,
+        keep_defaults: bool = False,
+        log_file: Path | None = None,
     ) -> None:
         """`arguments` are those of vLLM's AsyncEngineArgs.
 
         `own_processor`: pictures come whole, and vLLM has the model's own processor cut them. `log_file` is where the
-        engine's processes write: their progress in loading is read from there.
+        engine's processes write: their progress in loading is read from there. `keep_defaults`: see `own_defaults`.
         """
         self._arguments = dict(arguments)
         self._own_processor = own_processor
+        self._keep_defaults = keep_defaults
         self._log_file = log_file
         self._llm: AsyncLLM | None = None
         self._defaults: dict[str, Any] = {}
@@ -193,7 +200,8 @@ class VllmEngine:
             prompt = await processed_input(llm.renderer, request.prompt, request.tenant)
         else:
             prompt = ready_input(request.prompt, request.tenant, self.max_item_tokens)
-        return prompt, sampling_params(request.sampling, self._defaults, streamed=request.streamed)
+        defaults = own_defaults(request.sampling, self._defaults, kept=self._keep_defaults)
+        return prompt, sampling_params(request.sampling, defaults, streamed=request.streamed)
 
 
 class _UsageCounter:

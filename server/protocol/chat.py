@@ -42,7 +42,7 @@ class StreamOptions(Wire):
 class ChatCompletionRequest(Wire):
     """The body of POST /v1/chat/completions."""
 
-    model: str
+    model: str | None = Field(None, description="The one that is served, if it is not named.")
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
     max_completion_tokens: Annotated[int, Field(ge=1, le=1 << 31)] | None = None
     max_tokens: Annotated[int, Field(ge=1, le=1 << 31)] | None = None

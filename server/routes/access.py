@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from server.admission.keys import KeyRing
 from server.errors import NotFound
 
-HEALTH_PATHS = frozenset({"/health", "/health/live", "/health/ready"})
+HEALTH_PATHS = frozenset({"/health", "/health/live", "/health/ready", "/ping"})
 """Answered without a key, so that balancers and orchestrators need none."""
 METRICS_PATH = "/metrics"
 WATCHED_PATHS = HEALTH_PATHS | {METRICS_PATH}

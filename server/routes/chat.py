@@ -31,6 +31,7 @@ router = APIRouter(tags=["chat"])
 T = TypeVar("T")
 
 
+@router.post("/chat/completions", include_in_schema=False)
 @router.post("/v1/chat/completions", openapi_extra=body_schema(ChatCompletionRequest))
 async def create_chat_completion(request: Request) -> Response:
     """Answer a conversation about text, pictures, clips and PDFs, whole or as a stream of server-sent events."""
@@ -51,7 +52,7 @@ async def _answer(request: Request, services: Services, caller: Caller, arrival:
     low_pixels = low_detail_pixels(settings.min_pixels, settings.max_pixels)
     conversation = to_conversation(body, sent.find, f"chatcmpl-{uuid.uuid4().hex}", settings.max_choices, low_pixels)
     tier = FLEX if conversation.flex else "default"
-    head = ReplyHead(conversation.request_id, services.model_names[0], tier)
+    head = ReplyHead(conversation.request_id, services.model_names[0], tier, services.fingerprint)
     inference = services.require_inference()
     headers = await affinity_header(request.headers, conversation.sources)
     n, streamed, with_media = conversation.sampling.n, bool(body.stream), bool(body.return_media_info)
@@ -66,8 +67,7 @@ async def _answer(request: Request, services: Services, caller: Caller, arrival:
     if isinstance(made, Answer):
         content = completion(head, made, with_media=with_media)
         return Response(content, media_type="application/json", headers=headers)
-    media = made.media if with_media else None
-    writer = ChunkWriter(head, n, include_usage=include_usage, media=media)
+    writer = ChunkWriter(head, n, include_usage=include_usage, media=made.media, with_media=with_media)
     return EventStreamResponse(made, writer, deadline, settings.ping_s, headers)
 
 

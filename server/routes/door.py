@@ -24,7 +24,7 @@ from server.telemetry import metrics
 log = logging.getLogger("ain.access")
 
 ROUTE = "/v1/chat/completions"
-URL = ROUTE.encode()
+URLS = frozenset({ROUTE.encode(), b"/chat/completions"})
 MORE_THAN_A_REPLY = frozenset({b"expect", b"origin", b"upgrade"})
 """Headers that want something else as well."""
 TELL_EVERY_S = 1.0
@@ -49,7 +49,7 @@ class Door:
 
     def meet(self, method: bytes, url: bytes, headers: Sequence[tuple[bytes, bytes]]) -> Arrival | Refusal | None:
         """What a request gets when its head has come; None for what the routes have to judge."""
-        if url != URL or method != b"POST":
+        if url not in URLS or method != b"POST":
             return None
         found = dict(headers)
         try:

@@ -31,6 +31,22 @@ async def ready(request: Request) -> JSONResponse:
     return JSONResponse({"status": "not ready", "reason": reason}, status_code=503, headers={"retry-after": "5"})
 
 
+@router.post("/ping", include_in_schema=False)
+@router.get("/ping", include_in_schema=False)
+async def ping(request: Request) -> Response:
+    """200 with nothing in it when requests are taken, as SageMaker and vLLM's users ask."""
+    services: Services = request.app.state.services
+    return Response(status_code=200 if services.not_ready_because() is None else 503)
+
+
+@router.get("/version")
+async def version(request: Request) -> JSONResponse:
+    """The version of this server, and of the engine below it."""
+    services: Services = request.app.state.services
+    engine = {"name": services.settings.engine, "version": services.engine_version}
+    return JSONResponse({"version": services.version, "engine": engine})
+
+
 @router.get("/metrics")
 async def prometheus(request: Request) -> Response:
     """Prometheus metrics, the server's and the engine's."""

@@ -8,17 +8,23 @@ from server.core import EngineState
 from server.protocol.models import Model, ModelList
 from server.services import Services
 
-router = APIRouter(prefix="/v1/models", tags=["models"])
+router = APIRouter(tags=["models"])
+ALIKE = ["GET", "HEAD"]
 
 
-@router.get("")
+@router.api_route("/models", methods=ALIKE, include_in_schema=False)
+@router.api_route("/v1/models/", methods=ALIKE, include_in_schema=False)
+@router.head("/v1/models", include_in_schema=False)
+@router.get("/v1/models")
 async def list_models(request: Request) -> ModelList:
     """The models that this server answers for: one, under all of its names."""
     services: Services = request.app.state.services
     return ModelList(data=[_model(services, name) for name in services.model_names])
 
 
-@router.get("/{model_id:path}")
+@router.api_route("/models/{model_id:path}", methods=ALIKE, include_in_schema=False)
+@router.head("/v1/models/{model_id:path}", include_in_schema=False)
+@router.get("/v1/models/{model_id:path}")
 async def get_model(request: Request, model_id: str) -> Model:
     """One model by its name; names may contain slashes."""
     services: Services = request.app.state.services

@@ -141,6 +141,16 @@ class Settings(BaseSettings):
         "balancers only.",
     )
 
+    accept_any_model: bool = _setting(
+        "Model", False, "Answer for every name of a model that a client asks for, whatever the model is called."
+    )
+    model_sampling: Literal["yields", "keeps"] = _setting(
+        "Model",
+        "yields",
+        "What becomes of the model's own top_k, top_p, min_p and temperature when a request names temperature or "
+        "top_p: they yield to what is asked for, or each keeps until it is named itself, as in vLLM's server.",
+    )
+
     # ---- Network
     host: str = _setting(
         "Network",

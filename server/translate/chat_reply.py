@@ -13,6 +13,14 @@ from server.inference import Answer
 from server.translate import sse
 from server.translate.media_info import media_info
 
+NONE_OF_THESE = {
+    "reasoning_tokens": 0,
+    "audio_tokens": 0,
+    "accepted_prediction_tokens": 0,
+    "rejected_prediction_tokens": 0,
+}
+"""What OpenAI counts apart of an answer's tokens, and no model of this server has."""
+
 
 @dataclass(frozen=True, slots=True)
 class ReplyHead:
@@ -21,6 +29,8 @@ class ReplyHead:
     id: str
     model: str
     service_tier: str = "default"
+    fingerprint: str | None = None
+    """The same for as long as the same requests get the same answers: model, revision and engine."""
     created: int = field(default_factory=lambda: int(time.time()))
 
 
@@ -36,27 +46,34 @@ def completion(head: ReplyHead, answer: Answer, *, with_media: bool = False) -> 
             "choices": [
                 {
                     "index": index,
-                    "message": {"role": "assistant", "content": choice.text, "refusal": None},
+                    "message": {"role": "assistant", "content": choice.text, "refusal": None, "annotations": []},
                     "logprobs": None,
                     "finish_reason": choice.reason.value,
                 }
                 for index, choice in enumerate(answer.choices)
             ],
-            "usage": usage_object(answer.usage),
+            "usage": usage_object(answer.usage, answer.media),
             "service_tier": head.service_tier,
-            "system_fingerprint": None,
+            "system_fingerprint": head.fingerprint,
             **media,
         }
     )
 
 
-def usage_object(usage: Usage) -> dict[str, object]:
-    """Usage as the wire has it."""
+def usage_object(usage: Usage, media: Sequence[MediaFact] = ()) -> dict[str, object]:
+    """Usage as the wire has it; a page of a document is a picture there."""
+    clips = sum(fact.tokens for fact in media if fact.kind == "video")
     return {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,
-        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+        "prompt_tokens_details": {
+            "cached_tokens": usage.cached_tokens,
+            "audio_tokens": 0,
+            "image_tokens": sum(fact.tokens for fact in media) - clips,
+            "video_tokens": clips,
+        },
+        "completion_tokens_details": NONE_OF_THESE,
     }
 
 
@@ -64,12 +81,21 @@ class ChunkWriter:
     """Writes `chat.completion.chunk` frames. All that is equal in every chunk is composed once, not per token."""
 
     def __init__(
-        self, head: ReplyHead, n: int, *, include_usage: bool, media: Sequence[MediaFact] | None = None
+        self, head: ReplyHead, n: int, *, include_usage: bool, media: Sequence[MediaFact] = (), with_media: bool = False
     ) -> None:
+        """`media` counts in the usage; `with_media` has the first chunk tell what became of it."""
         self.id = head.id
         self._media = media
+        self._with_media = with_media
         start = orjson.dumps(
-            {"id": head.id, "object": "chat.completion.chunk", "created": head.created, "model": head.model}
+            {
+                "id": head.id,
+                "object": "chat.completion.chunk",
+                "created": head.created,
+                "model": head.model,
+                "service_tier": head.service_tier,
+                "system_fingerprint": head.fingerprint,
+            }
         )[:-1]
         self._include_usage = include_usage
         tail = b'],"usage":null}' if include_usage else b"]}"
@@ -80,8 +106,10 @@ class ChunkWriter:
 
     def opening(self) -> bytes:
         """The role of every choice, in index order, once; the first of these chunks tells about media if asked to."""
-        chunks = [start + b'{"role":"assistant","content":""' + self._content_tail for start in self._starts]
-        if self._media is not None:
+        chunks = [
+            start + b'{"role":"assistant","content":"","refusal":null' + self._content_tail for start in self._starts
+        ]
+        if self._with_media:
             chunks[0] = chunks[0][:-1] + b',"media_info":' + orjson.dumps(media_info(self._media)) + b"}"
         return b"".join(sse.frame(chunk) for chunk in chunks)
 
@@ -94,6 +122,6 @@ class ChunkWriter:
                 body = b'{},"logprobs":null,"finish_reason":"' + reason.value.encode()
                 return sse.frame(self._starts[index] + body + self._finish_tail)
             case Usage() if self._include_usage:
-                return sse.frame(self._usage_start + orjson.dumps(usage_object(event)) + b"}")
+                return sse.frame(self._usage_start + orjson.dumps(usage_object(event, self._media)) + b"}")
             case _:
                 return b""

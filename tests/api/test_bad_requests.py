@@ -97,8 +97,6 @@ WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
         "invalid_type",
         "messages[1].content[0].text",
     ),
-    "no model": ({"model": ...}, MISSING, "model"),
-    "model null": ({"model": None}, "invalid_type", "model"),
     "model a number": ({"model": 5}, "invalid_type", "model"),
     "temperature too low": ({"temperature": -0.1}, "invalid_value", "temperature"),
     "temperature too high": ({"temperature": 2.1}, "invalid_value", "temperature"),
@@ -369,12 +367,11 @@ def test_a_prompt_that_leaves_no_room_for_an_answer_is_too_long(house: House) ->
     assert house.ask().json()["usage"]["completion_tokens"] == 1
 
 
-def test_an_answer_that_would_not_fit_is_told_before_it_begins(house: House) -> None:
-    error = error_of(house.ask(max_tokens=4096), 400)
+def test_a_prompt_that_leaves_no_room_is_told_before_an_answer_begins(house: House) -> None:
+    error = error_of(house.ask("x" * 4096, max_tokens=1), 400)
     assert error["code"] == "context_length_exceeded"
     assert "This model's maximum context length is 4096 tokens" in error["message"]
     assert "context_length_exceeded" in error["message"]
-    assert error_of(house.ask(max_completion_tokens=1 << 31), 400)["code"] == "context_length_exceeded"
 
 
 def test_pictures_count_as_context(house: House) -> None:

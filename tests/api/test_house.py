@@ -378,6 +378,7 @@ def test_the_openapi_page_describes_the_body_of_a_chat_request(house: House) -> 
         "/health/live",
         "/health/ready",
         "/metrics",
+        "/version",
     }
 
 

@@ -24,7 +24,7 @@ def test_a_reply_has_every_field_that_clients_require(house: House) -> None:
     assert reply["choices"] == [
         {
             "index": 0,
-            "message": {"role": "assistant", "content": ANSWER, "refusal": None},
+            "message": {"role": "assistant", "content": ANSWER, "refusal": None, "annotations": []},
             "logprobs": None,
             "finish_reason": "stop",
         }
@@ -38,7 +38,13 @@ def test_usage_counts_the_prompt_and_the_answer(house: House) -> None:
         "prompt_tokens": prompt,
         "completion_tokens": 4,
         "total_tokens": prompt + 4,
-        "prompt_tokens_details": {"cached_tokens": 0},
+        "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0, "image_tokens": 0, "video_tokens": 0},
+        "completion_tokens_details": {
+            "reasoning_tokens": 0,
+            "audio_tokens": 0,
+            "accepted_prediction_tokens": 0,
+            "rejected_prediction_tokens": 0,
+        },
     }
 
 

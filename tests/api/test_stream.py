@@ -46,7 +46,7 @@ def test_one_choice_frame_by_frame(house: House) -> None:
         return [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}]
 
     assert [chunk["choices"] for chunk in stream(house)] == [
-        choice({"role": "assistant", "content": ""}),
+        choice({"role": "assistant", "content": "", "refusal": None}),
         choice({"content": "Scripted"}),
         choice({"content": " answer"}),
         choice({"content": " مرحبا"}),
@@ -58,7 +58,9 @@ def test_one_choice_frame_by_frame(house: House) -> None:
 def test_a_chunk_has_no_field_that_it_should_not_have(house: House) -> None:
     """An `error` key, even null, breaks clients; `usage` is there only when it was asked for."""
     for chunk in stream(house):
-        assert set(chunk) == {"id", "object", "created", "model", "choices"}
+        assert set(chunk) == {
+            "id", "object", "created", "model", "service_tier", "system_fingerprint", "choices",
+        }  # fmt: skip
         assert len(chunk["choices"]) == 1
 
 
@@ -66,7 +68,7 @@ def test_a_chunk_has_no_field_that_it_should_not_have(house: House) -> None:
 def test_the_role_comes_once_for_each_choice_in_index_order_before_any_text(house: House, n: int) -> None:
     received = [chunk["choices"][0] for chunk in stream(house, n=n)]
     assert [choice["index"] for choice in received[:n]] == list(range(n))
-    assert all(choice["delta"] == {"role": "assistant", "content": ""} for choice in received[:n])
+    assert all(choice["delta"] == {"role": "assistant", "content": "", "refusal": None} for choice in received[:n])
     assert not any("role" in choice["delta"] for choice in received[n:])
 
 

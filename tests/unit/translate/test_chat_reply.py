@@ -12,18 +12,20 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from server.core import Anew, Finished, FinishReason, MediaFact, TextDelta, Usage
 from server.inference import Answer, Choice
-from server.translate.chat_reply import ChunkWriter, ReplyHead, completion
+from server.translate.chat_reply import ChunkWriter, ReplyHead, completion, usage_object
 
-HEAD = ReplyHead("chatcmpl-1", 'org/ain "quoted" نموذج', created=1_700_000_000)
+HEAD = ReplyHead("chatcmpl-1", 'org/ain "quoted" نموذج', fingerprint="fp_1", created=1_700_000_000)
 
 
-def expected(index: int, delta: dict[str, str], reason: str | None, include_usage: bool) -> bytes:
+def expected(index: int, delta: dict[str, str | None], reason: str | None, include_usage: bool) -> bytes:
     """A chunk as a plain dict makes it."""
     chunk: dict[str, Any] = {
         "id": HEAD.id,
         "object": "chat.completion.chunk",
         "created": HEAD.created,
         "model": HEAD.model,
+        "service_tier": "default",
+        "system_fingerprint": "fp_1",
         "choices": [{"index": index, "delta": delta, "logprobs": None, "finish_reason": reason}],
     }
     if include_usage:
@@ -49,7 +51,7 @@ def test_a_finish_chunk_is_what_a_plain_dict_gives(reason: FinishReason, include
 @pytest.mark.parametrize("include_usage", [False, True])
 @pytest.mark.parametrize("n", [1, 2, 8])
 def test_the_opening_gives_every_choice_its_role_in_order(n: int, include_usage: bool) -> None:
-    role = {"role": "assistant", "content": ""}
+    role = {"role": "assistant", "content": "", "refusal": None}
     opening = ChunkWriter(HEAD, n, include_usage=include_usage).opening()
     assert opening == b"".join(expected(index, role, None, include_usage) for index in range(n))
 
@@ -65,13 +67,10 @@ def test_usage_is_a_chunk_without_choices_when_asked_for_and_nothing_otherwise()
         "object": "chat.completion.chunk",
         "created": HEAD.created,
         "model": HEAD.model,
+        "service_tier": "default",
+        "system_fingerprint": "fp_1",
         "choices": [],
-        "usage": {
-            "prompt_tokens": 10,
-            "completion_tokens": 5,
-            "total_tokens": 15,
-            "prompt_tokens_details": {"cached_tokens": 3},
-        },
+        "usage": usage_object(usage),
     }
 
 
@@ -145,7 +144,7 @@ def test_a_reply_tells_what_became_of_media_when_asked_to(facts: tuple[MediaFact
 @pytest.mark.parametrize("n", [1, 3])
 def test_the_first_chunk_tells_what_became_of_media_when_asked_to(n: int, include_usage: bool) -> None:
     plain = ChunkWriter(HEAD, n, include_usage=include_usage)
-    asked = ChunkWriter(HEAD, n, include_usage=include_usage, media=FACTS)
+    asked = ChunkWriter(HEAD, n, include_usage=include_usage, media=FACTS, with_media=True)
     first, *others = asked.opening().removesuffix(b"\n\n").split(b"\n\n")
     chunk = orjson.loads(first.removeprefix(b"data: "))
     ChatCompletionChunk.model_validate(chunk, strict=True)
@@ -153,10 +152,21 @@ def test_the_first_chunk_tells_what_became_of_media_when_asked_to(n: int, includ
     frames = plain.opening().removesuffix(b"\n\n").split(b"\n\n")
     assert chunk == orjson.loads(frames[0].removeprefix(b"data: "))
     assert others == frames[1:]
-    for event in (TextDelta(0, "a"), Finished(0, FinishReason.STOP), Usage(1, 1)):
+    for event in (TextDelta(0, "a"), Finished(0, FinishReason.STOP)):
         assert asked.write(event) == plain.write(event)
 
 
 def test_no_media_are_an_empty_list_for_who_asked() -> None:
-    opening = ChunkWriter(HEAD, 1, include_usage=False, media=()).opening()
+    opening = ChunkWriter(HEAD, 1, include_usage=False, with_media=True).opening()
     assert orjson.loads(opening.removeprefix(b"data: "))["media_info"] == []
+
+
+def test_usage_tells_what_of_the_prompt_pictures_and_clips_take() -> None:
+    usage = usage_object(Usage(5000, 5, 3), FACTS)
+    assert usage["prompt_tokens_details"] == {
+        "cached_tokens": 3,
+        "audio_tokens": 0,
+        "image_tokens": 1222 + 1260,
+        "video_tokens": 1800,
+    }
+    assert usage["total_tokens"] == 5005
