@@ -9,7 +9,7 @@ from PIL import ImageFont, features
 
 from server.demo.words import is_arabic
 
-FONT_DIR: Final = Path(__file__).parent / "fonts"
+FONT_DIR: Final = Path(__file__).parent.parent / "fonts"
 LATIN_FONTS: Final = ("DejaVuSans.ttf", "DejaVuSerif.ttf", "NotoSans-Regular.ttf")
 ARABIC_FONTS: Final = (
     "NotoNaskhArabic-Regular.ttf",
