@@ -12,6 +12,12 @@ FROM vllm/vllm-openai:v0.32.0
 WORKDIR /app
 RUN useradd --uid 10001 --create-home ain && install -d -o ain -g ain /cache
 
+# fonts-wqy-zenhei: Chinese, Japanese and Korean letters of documents that do not hold their fonts.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends fonts-wqy-zenhei \
+    && rm -rf /var/lib/apt/lists/*
+
 COPY pyproject.toml requirements/gpu.txt docker/missing.py /packages/
 RUN python3 /packages/missing.py /packages/pyproject.toml /packages/gpu.txt >/packages/missing.txt \
     && python3 -m pip install --no-cache-dir --no-deps --require-hashes -r /packages/missing.txt

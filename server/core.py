@@ -128,7 +128,8 @@ class DocumentSource:
     """A PDF whose pages become pictures, in order, each within `budget`.
 
     `pages`: inclusive ranges of page numbers counted from 1, the last of them None for an open end; empty for all.
-    `dpi`: dots an inch at which a page is drawn; None for the server's default.
+    `dpi`: dots an inch at which a page is drawn; None for the server's default. `password`: what opens the document;
+    in no log, hence in no representation.
     """
 
     url: Url
@@ -136,6 +137,7 @@ class DocumentSource:
     pages: tuple[tuple[int, int | None], ...] = ()
     dpi: float | None = None
     budget: PixelBudget = PixelBudget()
+    password: str | None = field(default=None, repr=False)
 
 
 Source = PictureSource | ClipSource | DocumentSource
@@ -216,6 +218,8 @@ class Picture:
     """Width and height in pixels of the upright picture before resizing."""
     page: int | None = None
     """Which page of a document it is, counted from 1."""
+    warnings: tuple[str, ...] = ()
+    """What is not as it should be, in sentences for the client."""
 
     @property
     def resized_size(self) -> tuple[int, int]:
@@ -348,6 +352,8 @@ class MediaFact:
     """Of a clip: how many frames the model sees."""
     fps: float | None = None
     """Of a clip: how many of these frames make a second."""
+    warnings: tuple[str, ...] = ()
+    """What is not as it should be, in sentences."""
 
 
 # ---- How the house is -------------------------------------------------------------------------------

@@ -261,6 +261,7 @@ def _fact(opened: Opened, picture: Picture, tokens: int) -> MediaFact:
         resized_size=picture.resized_size,
         tokens=tokens,
         page=picture.page,
+        warnings=picture.warnings,
     )
     return replace(fact, kind="video", frames=picture.frames, fps=picture.fps) if isinstance(picture, Clip) else fact
 

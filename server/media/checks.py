@@ -75,7 +75,14 @@ def _clip(source: ClipSource, limits: RequestLimits, work: WorkLimits) -> Checke
 def _document(source: DocumentSource, limits: RequestLimits, work: WorkLimits) -> Checked:
     check_budget(source.budget, work.pixels, param=source.param)
     check_dpi(source.dpi, work.documents, param=source.param)
-    job = PagesJob(source.param, limits.max_tokens, source.budget, pages=source.pages, dpi=source.dpi)
+    job = PagesJob(
+        source.param,
+        limits.max_tokens,
+        source.budget,
+        pages=source.pages,
+        dpi=source.dpi,
+        password=source.password,
+    )
     each = work.tokens(most_pixels(source.budget, work.pixels))
     contents = (_parse(source.url, "file", source.param, limits),)
     return Checked(source, contents, job, min(limits.max_tokens, each * limits.max_pages))

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from blake3 import blake3
 
-from server.media.workers.jobs import Job
+from server.media.workers.jobs import Job, PagesJob
 
-_CONTEXT = "ain-server 2026-11 prepared media 2"
+_CONTEXT = "ain-server 2026-11 prepared media 3"
 """Separates these digests from all others (BLAKE3's key derivation). Change it whenever the same job and the same bytes
 would give other patches."""
 
@@ -21,7 +21,8 @@ def digest_of(job: Job, files: Sequence[bytes], tenant: str) -> str:
     decoding and nothing else. Releases the GIL for large files.
     """
     # Where it stands in the request, and how much room is left there, changes no patch.
-    header = repr((tenant, replace(job, param="", max_tokens=0))).encode("utf-8", "surrogatepass")
+    secret = job.password if isinstance(job, PagesJob) else None  # in no representation, such as that of the job
+    header = repr((tenant, replace(job, param="", max_tokens=0), secret)).encode("utf-8", "surrogatepass")
     digest = blake3(b"%d:" % len(header) + header, derive_key_context=_CONTEXT)
     for file in files:
         digest.update(file)

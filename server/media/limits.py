@@ -85,6 +85,8 @@ class DocumentLimits:
     """Dots an inch that a client may ask for."""
     max_pixels: int = 25_000_000
     """Pixels of a drawn page: A3 at 300 dots an inch has 17 million. A larger page is drawn at fewer dots an inch."""
+    refuse_missing_letters: bool = False
+    """Whether a page is refused, not shown with a warning, where letters of it have no font."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for a limit that would let nothing through."""

@@ -99,7 +99,11 @@ def _work_limits(settings: Settings, family: Family, max_pixels: int, max_model_
             max_pixels=settings.max_picture_megapixels * 1_000_000, scaled_decoding=settings.scaled_decoding
         ),
         clips=_clip_limits(settings, family, pixels, max_model_len),
-        documents=DocumentLimits(max_pages=max(1, settings.max_pages), max_dpi=settings.max_page_dpi),
+        documents=DocumentLimits(
+            max_pages=max(1, settings.max_pages),
+            max_dpi=settings.max_page_dpi,
+            refuse_missing_letters=settings.missing_letters == "refuse",
+        ),
     )
 
 

@@ -125,6 +125,7 @@ class FileContent(Wire):
         None, description="A data URL of type application/pdf, plain base64, or a URL to fetch from."
     )
     filename: str | None = Field(None, description="Has no effect.")
+    password: str | None = Field(None, max_length=1000, repr=False, description="What opens the PDF.")
     file_id: str | None = Field(None, description="Not supported: this server keeps no files.")
 
 

@@ -556,6 +556,12 @@ class Settings(BaseSettings):
         ge=1,
         le=1024,
     )
+    missing_letters: Literal["warn", "refuse"] = _setting(
+        "Decoding",
+        "warn",
+        "What becomes of a document's page that has letters for which neither the document nor this server has a font: "
+        "warn shows it, with a warning in media_info; refuse refuses it.",
+    )
     decode_timeout_s: float = _setting(
         "Decoding",
         20.0,

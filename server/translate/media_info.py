@@ -20,7 +20,7 @@ def _entry(fact: MediaFact) -> dict[str, object]:
         "resized_size": _size(fact.resized_size),
         "tokens": fact.tokens,
     }
-    only_some = {"page": fact.page, "frames": fact.frames, "fps": fact.fps}
+    only_some = {"page": fact.page, "frames": fact.frames, "fps": fact.fps, "warnings": fact.warnings or None}
     return entry | {name: value for name, value in only_some.items() if value is not None}
 
 

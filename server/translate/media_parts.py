@@ -99,7 +99,7 @@ class MediaParts:
         # Base64 has no colon, and every URL has an early one.
         url = data if ":" in start_of(data, EARLY) else _with_prefix(PDF, data)
         pages = () if part.pages is None else page_ranges(part.pages, f"{here}.pages")
-        return DocumentSource(url, param, pages, part.dpi, self._budget(part))
+        return DocumentSource(url, param, pages, part.dpi, self._budget(part), part.file.password)
 
     def _budget(self, part: PixelControls, detail: str | None = None) -> PixelBudget:
         own = PixelBudget(part.min_pixels, part.max_pixels, part.resized_height, part.resized_width)

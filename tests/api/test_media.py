@@ -6,7 +6,7 @@ import io
 import os
 import signal
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import av
 import numpy as np
@@ -14,7 +14,9 @@ import pytest
 from PIL import Image
 
 from server.core import Clip
+from server.media.workers.jobs import LETTERS_MISSING
 from tests.api.house import House, chunks, data_url, error_of, image_url, open_house, plain, png
+from tests.fuzz.pdf_files import document, encrypted
 from tests.waiting import eventually
 
 SIZED = {"resized_height": 56, "resized_width": 84}
@@ -121,6 +123,47 @@ def test_pages_are_pictures_in_the_order_asked_for(house: House) -> None:
 def test_plain_base64_is_a_document_too(house: House) -> None:
     encoded = pdf((9, 9, 9)).partition(",")[2]
     assert house.ask([{"type": "file", "file": {"file_data": encoded}}]).status_code == 200
+
+
+def locked_file(**more: Any) -> dict[str, Any]:
+    data = data_url(encrypted(b"1 0 0 rg 0 0 200 100 re f", b"open"), "application/pdf")
+    return {"type": "file", "file": {"file_data": data, **more}}
+
+
+def test_a_document_opens_with_its_password_and_nobody_is_told_of_it(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    assert house.ask([locked_file(password="open")]).status_code == 200
+    [placed] = house.last_request.prompt.pictures
+    assert placed.picture.patches.reshape(-1, 3, 392)[:, 0].mean() > 250
+    for wrong, place in (
+        ({}, "file_data"),
+        ({"password": "geheim"}, "password"),
+        ({"password": ["geheim"]}, "password"),
+    ):
+        error = error_of(house.ask([locked_file(**wrong)]), 400)
+        assert error["param"] == f"messages[0].content[0].file.{place}"
+        assert "password" in error["message"]
+        assert "geheim" not in str(error)
+    # What is kept of the page is not for who does not know the password.
+    assert house.ask([locked_file(password="open")]).status_code == 200
+    assert house.ask([locked_file()]).status_code == 400
+    assert "geheim" not in caplog.text
+
+
+@pytest.mark.parametrize("how", ["warn", "refuse"])
+def test_a_page_whose_letters_no_font_has_is_shown_with_a_warning_or_refused(how: Literal["warn", "refuse"]) -> None:
+    note = b"<</Type/Annot/Subtype/FreeText/Rect[9 9 99 30]/F 4/DA(/Helv 9 Tf 0 g)/Contents <feffd80cdc00>>>"
+    page = document(b"", page=b"/Annots[10 0 R]", more=[note])
+    part = {"type": "file", "file": {"file_data": data_url(page, "application/pdf")}}
+    with open_house(missing_letters=how) as house:
+        reply = house.ask([part], return_media_info=True)
+        if how == "refuse":
+            assert "Letters of page 1" in error_of(reply, 400)["message"]
+        else:
+            [info] = reply.json()["media_info"]
+            assert info["warnings"] == [LETTERS_MISSING]
 
 
 @pytest.mark.parametrize("stream", [False, True])

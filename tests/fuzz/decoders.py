@@ -47,7 +47,7 @@ def _picture(data: bytes) -> None:
 
 
 def _document(data: bytes) -> None:
-    for _, pixels in draw_pages(data, (), None, DOCUMENTS, param="here"):
+    for _, pixels, _ in draw_pages(data, (), None, DOCUMENTS, param="here"):
         if pixels.size > 3 * DOCUMENTS.max_pixels:
             raise AssertionError(f"a page has {pixels.shape}")
 

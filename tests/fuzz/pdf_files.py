@@ -61,11 +61,11 @@ def document(
     return assemble(objects, trailer)
 
 
-def encrypted(content: bytes) -> bytes:
-    """One page under a password for changing it and none for reading it (ISO 32000-1, 7.6: RC4, 40 bits)."""
+def encrypted(content: bytes, password: bytes = b"") -> bytes:
+    """One page under a password for changing it, and perhaps one for reading it (ISO 32000-1, 7.6: RC4, 40 bits)."""
     owner, allowed, name = bytes(range(32)), b"\xfc\xff\xff\xff", bytes(16)
-    key = _md5(PADDING + owner + allowed + name)[:5]
-    user = _rc4(key, PADDING)
+    key = _md5((password + PADDING)[:32] + owner + allowed + name)[:5]
+    user = _rc4(key, PADDING)  # algorithm 4
     scrambled = _rc4(_md5(key + (11).to_bytes(3, "little") + b"\0\0")[:10], content)
     rules = b"<</Filter/Standard/V 1/R 2/O<%b>/U<%b>/P -4>>" % (owner.hex().encode(), user.hex().encode())
     trailer = b"/Encrypt %b/ID[<%b><%b>]" % (rules, name.hex().encode(), name.hex().encode())

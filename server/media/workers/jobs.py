@@ -70,7 +70,14 @@ class PagesJob(Job):
 
     pages: tuple[tuple[int, int | None], ...] = ()
     dpi: float | None = None
+    password: str | None = field(default=None, repr=False)
 
+
+LETTERS_MISSING = (
+    "Some letters of this page are missing: the document does not hold its fonts, and this server has none for them."
+)
+WARNINGS = (LETTERS_MISSING,)
+"""What a worker may say of a page. Its own words would be a stranger's."""
 
 KIND_OF: dict[type[Job], MediaKind] = {PictureJob: "image", ClipJob: "video", PagesJob: "file"}
 """What an error about a job is called."""
@@ -106,6 +113,8 @@ class Cut:
     """Of a clip: frames a second among those that were taken."""
     seconds: tuple[float, ...] = ()
     """Of a clip file: when each of these frames is shown."""
+    warnings: tuple[str, ...] = ()
+    """Of a page: what is not as it should be."""
 
 
 def pack_job(job: Job) -> bytes:
@@ -197,7 +206,9 @@ def pictures_of(cuts: Sequence[Cut], memory: Octets, digest: str) -> tuple[Pictu
         start += cut.patches.size
         name = digest if len(cuts) == 1 else f"{digest}-{number}"
         if cut.fps is None:
-            pictures.append(Picture(patches, cut.patches.grid_thw, name, cut.original_size, page=cut.page))
+            pictures.append(
+                Picture(patches, cut.patches.grid_thw, name, cut.original_size, page=cut.page, warnings=cut.warnings)
+            )
         else:
             pictures.append(
                 Clip(patches, cut.patches.grid_thw, name, cut.original_size, fps=cut.fps, seconds=cut.seconds)
@@ -213,6 +224,12 @@ def _cut(value: Any) -> Cut:
             "page": int() | None as page,
             "fps": float() | None as fps,
             "seconds": list(seconds),
-        } if all(isinstance(second, float) for second in seconds) and min(t, h, w, bytes_each, width, height) >= 1:
-            return Cut(Patches((t, h, w), bytes_each), (width, height), page, fps, tuple(seconds))
+            "warnings": list(warnings),
+        } if (
+            all(isinstance(second, float) for second in seconds)
+            and min(t, h, w, bytes_each, width, height) >= 1
+            and len(warnings) <= len(WARNINGS)
+            and all(warning in WARNINGS for warning in warnings)
+        ):
+            return Cut(Patches((t, h, w), bytes_each), (width, height), page, fps, tuple(seconds), tuple(warnings))
     raise ValueError("a worker's answer is malformed")

@@ -27,7 +27,7 @@ from server.media.pixels import FRAMES, target_size
 from server.media.sources import bad_base64
 from server.media.workers.box import seccomp
 from server.media.workers.channel import Growing, Octets
-from server.media.workers.jobs import KIND_OF, ClipJob, Cut, File, Job, PagesJob, PictureJob
+from server.media.workers.jobs import KIND_OF, LETTERS_MISSING, ClipJob, Cut, File, Job, PagesJob, PictureJob
 
 seccomp()  # as all that is heavy: once, for all workers
 
@@ -36,12 +36,13 @@ FEW = 4096
 REHEARSED = ("PNG", "JPEG", "WEBP", "GIF")
 DOCUMENT = (
     b"%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n2 0 obj<</Type/Pages/Kids[3 0 R]/Count 1>>endobj\n"
-    b"3 0 obj<</Type/Page/Parent 2 0 R/MediaBox[0 0 99 99]/Contents 4 0 R/Resources<</Font<</F<</Type/Font"
+    b"3 0 obj<</Type/Page/Parent 2 0 R/MediaBox[0 0 99 99]/Annots[<</Type/Annot/Subtype/FreeText/Rect[9 9 99 50]/F 4"
+    b"/DA(/Helv 9 Tf 0 g)/Contents<feff0645>>>]/Contents 4 0 R/Resources<</Font<</F<</Type/Font"
     b"/Subtype/Type1/BaseFont/Helvetica>>>>>>>>endobj\n"
     b"4 0 obj<</Length 26>>stream\nBT /F 9 Tf (x) Tj ET     \nendstream endobj\n"
     b"trailer<</Root 1 0 R>>"
 )
-"""A page with a letter on it: fonts are looked for when one is first needed."""
+"""A page with a letter on it and one in a note: fonts are looked for when one is first needed."""
 WHITESPACE = b" \t\r\n\f\v"
 
 
@@ -133,8 +134,10 @@ def _pages(job: PagesJob, data: list[bytes], limits: WorkLimits, memory: Growing
         room.take(1, *size)
         return size
 
-    for number, pixels in draw_pages(data[0], job.pages, job.dpi, limits.documents, param=job.param, fit=fit):
-        yield Cut(cut_into(memory, pixels[np.newaxis], limits.pixels.patch), whole[-1], page=number)
+    drawn = draw_pages(data[0], job.pages, job.dpi, limits.documents, password=job.password, param=job.param, fit=fit)
+    for number, pixels, is_complete in drawn:
+        patches = cut_into(memory, pixels[np.newaxis], limits.pixels.patch)
+        yield Cut(patches, whole[-1], page=number, warnings=() if is_complete else (LETTERS_MISSING,))
 
 
 class _Room:

@@ -6,6 +6,7 @@ import asyncio
 import io
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -19,7 +20,8 @@ from server.errors import ApiError, BadRequest, ContextLengthExceeded, InvalidIm
 from server.media.decoding.decode import DecodeLimits
 from server.media.decoding.patches import patchify
 from server.media.limits import RequestLimits, WorkLimits
-from tests.unit.media.preparing import Room, Web, data_url, drawn, frames, picture, room, source, where
+from tests.fuzz import pdf_files
+from tests.unit.media.preparing import Room, Web, data_url, document, drawn, frames, picture, room, source, where
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -160,6 +162,32 @@ async def test_another_budget_or_tenant_is_another_picture() -> None:
         ]
         assert there.reading("ain_media_cache_hits", "prepared") == 0
     assert len({one.digest for one in made}) == 5
+
+
+async def test_a_worker_that_sees_no_files_has_fonts_all_the_same() -> None:
+    note = b"<</Type/Annot/Subtype/FreeText/Rect[9 9 189 90]/F 4/DA(/Helv 40 Tf 0 g)/Contents %b>>"
+    pages = {
+        text: pdf_files.document(b"", page=b"/Annots[10 0 R]", more=[note % text])
+        for text in (b"<feff06450631062d06280627>", b"<feffd80cdc00>", b"(Hello)")
+    }
+    large = pdf_files.document(b"", page=b"/UserUnit 2")
+    async with room() as there:
+        arabic, hieroglyph, latin = [(await there.pictures(document(data)))[0] for data in pages.values()]
+        assert (await there.pictures(document(large)))[0].original_size == (833, 417)
+    assert there.preparer.pool.unboxed == ""
+    assert [bool(page.warnings) for page in (arabic, hieroglyph, latin)] == [False, True, False]
+    dark = [int((page.patches < 100).sum()) for page in (arabic, hieroglyph, latin)]
+    assert dark[0] > dark[1] + 1000
+    assert dark[2] > dark[1] + 1000
+
+
+async def test_a_document_is_prepared_with_its_password_alone() -> None:
+    data = pdf_files.encrypted(b"1 0 0 rg 0 0 200 100 re f", b"open")
+    async with room() as there:
+        [page] = await there.pictures(replace(document(data), password="open"))
+        assert page.original_size == (417, 208)
+        for password in (None, "other"):
+            assert "password" in (await refusal(there, replace(document(data), password=password))).message
 
 
 async def test_a_failure_is_not_kept() -> None:

@@ -9,7 +9,7 @@ import pytest
 from server.core import ClipSource, DocumentSource, FrameChoice, PictureSource, PixelBudget
 from server.errors import BadRequest, UnsupportedParameter
 from server.protocol.chat import ChatCompletionRequest
-from server.protocol.content import MAX_FRAMES
+from server.protocol.content import MAX_FRAMES, FilePart
 from server.translate.json_body import JsonBody
 from server.translate.media_parts import LOW_DETAIL_PIXELS, ORIGINAL_PIXELS, low_detail_pixels
 from server.translate.parse import parse
@@ -187,6 +187,16 @@ def test_a_document_takes_pages_a_resolution_and_sizes(pages: Any, meant: tuple[
     part = {"type": "file", "file": {"file_data": "data:u"}, "pages": pages, "dpi": 150, "max_pixels": 9}
     [source] = sources(part)
     assert source == DocumentSource("data:u", f"{HERE}.file.file_data", meant, 150.0, PixelBudget(None, 9))
+
+
+def test_a_documents_password_is_kept_and_never_shown() -> None:
+    part = {"type": "file", "file": {"file_data": "data:u", "password": "geheim"}}
+    [source] = sources(part)
+    assert isinstance(source, DocumentSource)
+    assert source.password == "geheim"
+    assert "geheim" not in repr(source)
+    assert "geheim" not in repr(FilePart.model_validate(part))
+    assert refused({**part, "file": {"file_data": "data:u", "password": 5}}).param == f"{HERE}.file.password"
 
 
 def test_a_kept_file_is_refused_by_its_field() -> None:

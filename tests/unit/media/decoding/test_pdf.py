@@ -4,9 +4,11 @@ import ctypes
 import io
 import math
 import resource
+import struct
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -36,7 +38,7 @@ def everything_is_closed() -> Iterator[None]:
 
 
 def drawn(data: bytes, *pages: tuple[int, int | None], dpi: float | None = 72, **limits: Any) -> dict[int, Pixels]:
-    return dict(draw_pages(data, pages, dpi, DocumentLimits(**limits)))
+    return {page.number: page.pixels for page in draw_pages(data, pages, dpi, DocumentLimits(**limits))}
 
 
 def only(data: bytes, dpi: float | None = 72, **limits: Any) -> Pixels:
@@ -93,7 +95,7 @@ FIVE = document(*[RED_CORNER] * 5)
     ],
 )
 def test_pages_are_chosen_as_they_are_named(pages: list[tuple[int, int | None]], expected: list[int]) -> None:
-    assert [number for number, _ in draw_pages(FIVE, pages, None, LIMITS)] == expected
+    assert [page.number for page in draw_pages(FIVE, pages, None, LIMITS)] == expected
 
 
 @pytest.mark.parametrize(
@@ -186,7 +188,7 @@ def test_a_page_may_be_drawn_in_the_very_size_it_is_wanted_in() -> None:
         asked.append((height, width))
         return 56, 84
 
-    ((_, pixels),) = draw_pages(document(RED_CORNER), (), 72, LIMITS, fit=fit)
+    ((_, pixels, _),) = draw_pages(document(RED_CORNER), (), 72, LIMITS, fit=fit)
     assert asked == [(100, 200)]
     assert pixels.shape == (56, 84, 3)
     assert colour(pixels, 5, 50) == RED
@@ -339,6 +341,117 @@ def test_files_that_cannot_be_read_are_refused(data: bytes, code: str, words: st
 
 def test_a_document_that_is_only_locked_against_changes_is_read() -> None:
     assert colour(only(encrypted(RED_CORNER)), 10, 90) == RED
+
+
+PASSWORDS = ["open", "ünïcode", "a" * 32]
+
+
+@pytest.mark.parametrize("password", PASSWORDS)
+def test_a_document_under_a_password_is_read_with_it_and_not_without(password: str) -> None:
+    data = encrypted(RED_CORNER, password.encode("latin-1"))
+    ((_, pixels, _),) = draw_pages(data, (), 72, LIMITS, password=password)
+    assert colour(pixels, 10, 90) == RED
+    assert refusal(data).message == (
+        'The document is protected by a password: name it as "password" in the same object.'
+    )
+
+
+@pytest.mark.parametrize("password", ["", "wrong", "\0", "\ud800", "x" * 1000])
+def test_another_password_is_refused_with_the_field_that_it_stands_in(password: str) -> None:
+    place = "messages[0].content[0].file"
+    with pytest.raises(InvalidFile, match="not the password") as caught:
+        next(draw_pages(encrypted(b"", b"open"), (), None, LIMITS, password=password, param=f"{place}.file_data"))
+    assert (caught.value.code, caught.value.param) == ("invalid_file", f"{place}.password")
+    assert len(password) < 5 or password not in caught.value.message
+
+
+def test_a_password_that_nothing_asks_for_does_no_harm() -> None:
+    for data in (document(RED_CORNER), encrypted(RED_CORNER)):
+        ((_, pixels, _),) = draw_pages(data, (), 72, LIMITS, password="any")
+        assert colour(pixels, 10, 90) == RED
+
+
+WAIT = b"BT /F 9 Tf 9 50 Td (Please wait... If this message is not eventually replaced) Tj ET"
+HELVETICA = b"/Resources<</Font<</F<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>>>>>"
+XFA = b"/AcroForm<</Fields[]/XFA 10 0 R>>"
+FORMS = {
+    "dynamic": document(RED_CORNER, catalogue=XFA + b"/NeedsRendering true", more=[stream(b"<xdp/>")]),
+    "that does not say so": document(WAIT, page=HELVETICA, catalogue=XFA, more=[stream(b"<xdp/>")]),
+}
+
+
+@pytest.mark.parametrize("kind", FORMS)
+def test_an_xfa_form_whose_page_is_only_a_cover_is_refused_in_words(kind: str) -> None:
+    error = refusal(FORMS[kind])
+    assert error.code == "invalid_file"
+    assert "dynamic XFA form" in error.message
+
+
+def test_an_xfa_form_that_has_pages_is_drawn() -> None:
+    assert colour(only(document(RED_CORNER, catalogue=XFA, more=[stream(b"<xdp/>")])), 10, 90) == RED
+
+
+FILES = b"/Names<</EmbeddedFiles<</Names[(b) 10 0 R]>>>>"
+FILE = [b"<</Type/Filespec/F(b)/EF<</F 11 0 R>>>>", stream(b"file")]
+
+
+@pytest.mark.parametrize("view", [b"", b"/View/D", b"/View /T/Schema<<>>"])
+def test_a_portfolio_is_refused_in_words(view: bytes) -> None:
+    error = refusal(document(RED_CORNER, catalogue=FILES + b"/Collection<<%b>>" % view, more=FILE))
+    assert error.code == "invalid_file"
+    assert "portfolio" in error.message
+
+
+def test_a_document_with_files_that_is_no_portfolio_is_drawn() -> None:
+    for catalogue in (FILES, FILES + b"/Collection<</View/H>>", b"/Collection<<>>"):
+        assert colour(only(document(RED_CORNER, catalogue=catalogue, more=FILE)), 10, 90) == RED
+    two_pages = document(RED_CORNER, RED_CORNER, catalogue=FILES + b"/Collection<<>>", more=FILE)
+    assert len(drawn(two_pages)) == 2
+
+
+def in_an_object_stream(entries: bytes) -> bytes:
+    """One page whose dictionary is packed, as most programs of today write it (ISO 32000-1, 7.5.7)."""
+    page = b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 20 10]/Contents 4 0 R%b>>" % entries
+    body = zlib.compress(b"3 0 " + page)
+    packed = b"<</Type/ObjStm/N 1/First 4/Filter/FlateDecode/Length %d>>stream\n%b\nendstream" % (len(body), body)
+    objects = {
+        1: b"<</Type/Catalog/Pages 2 0 R>>",
+        2: b"<</Type/Pages/Count 1/Kids[3 0 R]>>",
+        4: stream(b"1 0 0 rg 0 0 5 5 re f"),
+        5: packed,
+    }
+    file, places = b"%PDF-1.7\n", {}
+    for number, content in objects.items():
+        places[number] = len(file)
+        file += b"%d 0 obj\n%b\nendobj\n" % (number, content)
+    start = len(file)
+    rows = [(0, 0, 65535), (1, places[1], 0), (1, places[2], 0), (2, 5, 0), (1, places[4], 0), (1, places[5], 0)]
+    table = b"".join(struct.pack(">BIH", *row) for row in [*rows, (1, start, 0)])
+    index = b"<</Type/XRef/Size 7/W[1 4 2]/Root 1 0 R/Length %d>>stream\n%b\nendstream" % (len(table), table)
+    return file + b"6 0 obj\n%b\nendobj\nstartxref\n%d\n%%%%EOF\n" % (index, start)
+
+
+@pytest.mark.parametrize(("unit", "shape"), [(b"4", (40, 80, 3)), (b"1.5", (15, 30, 3)), (b"0", (10, 20, 3))])
+def test_the_unit_of_a_page_counts(unit: bytes, shape: tuple[int, ...]) -> None:
+    plain = document(b"1 0 0 rg 0 0 5 5 re f", box=b"0 0 20 10", page=b"/UserUnit " + unit)
+    for data in (plain, in_an_object_stream(b"/UserUnit " + unit)):
+        pixels = only(data)
+        assert pixels.shape == shape
+        assert colour(pixels, 1, shape[0] - 2) == RED
+        assert colour(pixels, shape[1] // 2, 1) == WHITE
+
+
+def test_every_page_has_a_unit_of_its_own() -> None:
+    data = document(b"", b"", b"", box=b"0 0 20 10", page=b"/UserUnit 4")
+    first = data.index(b"/UserUnit 4")
+    data = data[:first] + b"           " + data[first + 11 :]
+    assert [pixels.shape for pixels in drawn(data).values()] == [(10, 20, 3), (40, 80, 3), (40, 80, 3)]
+
+
+def test_an_absurd_unit_makes_no_larger_page_than_allowed() -> None:
+    for unit in (b"1000000", b"9" * 40, b".0001"):
+        pixels = only(document(b"", page=b"/UserUnit " + unit), max_pixels=20_000)
+        assert 0 < pixels.size <= 60_000
 
 
 def test_bytes_before_the_header_and_a_broken_table_do_not_matter() -> None:
