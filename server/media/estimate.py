@@ -11,12 +11,11 @@ from server.errors import ApiError
 from server.media.headers import size_in_header
 from server.media.limits import WorkLimits
 from server.media.pixels import FRAMES, target_size
+from server.media.sources import MAX_HEADER, base64_start
 from server.media.workers.jobs import File, Job, PictureJob
 
 HEAD_CHARACTERS = 1 << 17
 """Of base64. The size of a JPEG stands behind its metadata, which often hold a small picture of their own."""
-LONGEST_PREFIX = 128
-"""Characters up to the comma of a data URL, for all that one has to say."""
 DECODED_BYTES_A_PIXEL = 12
 """At most, of the decoders that are used: RGBA beside RGB, and what resizing keeps."""
 FILE_COPIES = 3
@@ -95,9 +94,8 @@ def _without_escapes(head: bytes) -> bytes:
 def _size_in_header(url: Url) -> tuple[int, int] | None:
     """Width and height in pixels, of a picture that came along."""
     head = url.head(HEAD_CHARACTERS) if isinstance(url, RawString) else url[:HEAD_CHARACTERS].encode("ascii", "replace")
-    if isinstance(url, RawString) and url.is_escaped:
-        head = _without_escapes(head)
-    start = head.find(b",", 0, LONGEST_PREFIX) + 1
-    if not start or head[:start].decode("latin-1").partition(":")[0] != "data":
+    start = base64_start(head[:MAX_HEADER].decode("latin-1"), is_raw=isinstance(url, RawString))
+    if start is None or not head.startswith(b"data:"):
         return None
-    return _size_in_base64(head[start:])
+    content = head[start:]
+    return _size_in_base64(_without_escapes(content) if isinstance(url, RawString) and url.is_escaped else content)

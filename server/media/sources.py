@@ -34,7 +34,16 @@ PARTS: dict[MediaKind, str] = {"image": "an 'image_url' part", "video": "a 'vide
 """Where each kind belongs, for who has put it into another."""
 MAX_URL_LENGTH = 8192
 """Longest http(s) or file URL, in characters."""
-_MAX_HEADER = 200  # characters between `data:` and the comma
+MAX_HEADER = 8192
+"""Characters up to where the base64 of a data URL begins: media type and parameters, such as a long file name."""
+_MARKER = re.compile(r'"(?:[^"\\]|\\.)*"?|;\s*base64\s*,', re.IGNORECASE)
+"""Quoted text, in which a comma ends nothing (RFC 9110, 5.6.4), and what stands before the base64 (RFC 2397)."""
+_RAW_MARKER = re.compile(r'\\"(?:[^"\\]|\\[^"])*(?:\\")?|;\s*base64\s*,', re.IGNORECASE)
+"""The same where JSON's escapes still stand."""
+_BARE_BASE64 = re.compile(
+    r"(?:[/_]9j[/_]|iVBOR|R0lGOD|UklGR|JVBERi|GkXfo|AAAA)[A-Za-z0-9+/_-]{8}|[A-Za-z0-9+/_=\s-]{500}"
+)
+"""How files begin in base64, JPEG, PNG, GIF, WebP or AVI, PDF, WebM and MP4; or anything longer than a path is."""
 _WHITESPACE = " \t\r\n\f\v"
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]{1,30}):", re.IGNORECASE)  # one letter is a Windows drive
 _KNOWN_TYPE = re.compile(r"(application|audio|image|model|multipart|text|video)/[a-z0-9.+-]{1,40}")
@@ -103,7 +112,7 @@ def parse_source(url: Url, kind: MediaKind, *, max_bytes: int, param: str) -> Co
         return invalid_media(kind, message, code="invalid_image_url", param=param)
 
     if isinstance(url, RawString):
-        if url.start(_MAX_HEADER).lstrip().lower().startswith("data:"):
+        if url.start(MAX_HEADER).lstrip().lower().startswith("data:"):
             return _parse_raw(url, kind, param, max_bytes)
         url = url.head(MAX_URL_LENGTH + 1).replace(b"\\/", b"/").decode("utf-8", "replace")
     url, hint = url.strip(_WHITESPACE), f"send it as a data URL, such as {EXAMPLES[kind]}"
@@ -119,6 +128,8 @@ def parse_source(url: Url, kind: MediaKind, *, max_bytes: int, param: str) -> Co
         return Remote(url, kind, param)
     if scheme == "file":
         return _parse_file(url, kind, param)
+    if not scheme and _BARE_BASE64.match(url):
+        raise refuse(f"This is base64 without its data URL: put the media type before it, as in {EXAMPLES[kind]}")
     if not scheme:
         raise refuse(f"The server never opens a client's local path: read the file and {hint}")
     raise refuse(f"A URL of scheme '{scheme}' is not supported: use http(s), or {hint}")
@@ -158,8 +169,8 @@ def bad_base64(kind: MediaKind, param: str | None) -> BadRequest:
     """The error for a data URL whose base64 cannot be decoded."""
     return invalid_media(
         kind,
-        "The data URL is not valid base64: use the standard alphabet (A-Z a-z 0-9 + /) and pad with = to a multiple of "
-        "4 characters.",
+        "The data URL is not valid base64: use the standard alphabet (A-Z a-z 0-9 + /) or that of URLs (- _), with "
+        "nothing else in it.",
         code="invalid_base64_image",
         param=param,
     )
@@ -169,19 +180,26 @@ def _parse_data(url: str, kind: MediaKind, param: str, max_bytes: int) -> Inline
     def refuse(message: str, code: ImageCode) -> BadRequest:
         return invalid_media(kind, message, code=code, param=param)
 
-    start = _start_of_base64(url[:_MAX_HEADER], refuse, kind)
-    length = len(url) - start
+    start = _start_of_base64(url[:MAX_HEADER], refuse, kind, is_raw=False)
+    length, has_escapes = len(url) - start, False
     if length % 4 or length // 4 * 3 > max_bytes:
         # Counted only where it matters: it costs more than all other checks of a large picture together.
-        length -= sum(url.count(space, start) for space in _WHITESPACE)
+        escapes = url.count("%", start)
+        length -= sum(url.count(space, start) for space in _WHITESPACE) + 2 * escapes
+        has_escapes = escapes > 0
     if length == 0:
         raise refuse("The data URL holds no bytes.", "empty_image_file")
-    size = length // 4 * 3 - (2 if url.endswith("==") else 1 if url.endswith("=") else 0)
+    padding = _padding(url[-2:])
+    size = (length - padding) * 3 // 4
     if size > max_bytes:
         raise too_large(kind, max_bytes, param)
-    if length % 4:
+    if not has_escapes and ((length - padding) % 4 == 1 or (padding and length % 4)):
         raise bad_base64(kind, param)
     return Inline(url, start, size, kind, param)
+
+
+def _padding(tail: str) -> int:
+    return 2 if tail == "==" else 1 if tail.endswith("=") else 0
 
 
 def _parse_raw(url: RawString, kind: MediaKind, param: str, max_bytes: int) -> Inline:
@@ -190,33 +208,41 @@ def _parse_raw(url: RawString, kind: MediaKind, param: str, max_bytes: int) -> I
     def refuse(message: str, code: ImageCode) -> BadRequest:
         return invalid_media(kind, message, code=code, param=param)
 
-    head = url.head(_MAX_HEADER)
-    unescaped = url.start(_MAX_HEADER)
-    start = _start_of_base64(unescaped.lstrip(_WHITESPACE), refuse, kind)
-    start += len(unescaped) - len(unescaped.lstrip(_WHITESPACE)) + head[: head.index(b",")].count(b"\\/")
-    length = url.size - start - url.beside
-    if max_bytes < length // 4 * 3 < 2 * max_bytes:
-        length -= sum(piece.count(b" ") for piece in url.pieces)
-    tail = url.pieces[-1][-2:]
-    size = length // 4 * 3 - (2 if tail == b"==" else 1 if tail.endswith(b"=") else 0)
+    head = url.head(MAX_HEADER).decode("latin-1")
+    spaces = len(head) - len(head.lstrip(_WHITESPACE))
+    start = spaces + _start_of_base64(head[spaces:], refuse, kind, is_raw=True)
+    length = max(0, url.size - start - url.beside + head[:start].count("\\"))
+    if max_bytes < length // 4 * 3 < 4 * max_bytes:
+        length -= sum(piece.count(b" ") + 2 * piece.count(b"%") for piece in url.pieces)
+    size = (length - _padding(url.pieces[-1][-2:].decode("latin-1"))) * 3 // 4
     if size > max_bytes:
         raise too_large(kind, max_bytes, param)
     return Inline(url, start, size, kind, param)
 
 
-def _start_of_base64(head: str, refuse: Callable[[str, ImageCode], BadRequest], kind: MediaKind) -> int:
-    """Where the base64 of a data URL begins, by its first characters."""
-    comma = head.find(",")
-    if comma < 0:
+def base64_start(head: str, *, is_raw: bool) -> int | None:
+    """Where the base64 of a data URL begins, by its first MAX_HEADER characters; None where it has none.
+
+    `is_raw`: whether JSON's escapes still stand.
+    """
+    found = (_RAW_MARKER if is_raw else _MARKER).finditer(head)
+    return next((marker.end() for marker in found if marker[0].startswith(";")), None)
+
+
+def _start_of_base64(
+    head: str, refuse: Callable[[str, ImageCode], BadRequest], kind: MediaKind, *, is_raw: bool
+) -> int:
+    start = base64_start(head, is_raw=is_raw)
+    if start is None and "," not in head:
         raise refuse(
             f"The data URL has no comma after its media type: send it as {EXAMPLES[kind]}", "invalid_image_url"
         )
-    media_type, *parameters = (part.strip().lower() for part in head[len("data:") : comma].split(";"))
+    media_type = re.split("[;,]", head[len("data:") :].replace("\\/", "/"), maxsplit=1)[0].strip().lower()
     if media_type not in MEDIA_TYPES[kind]:
         raise refuse(_wrong_type(media_type, kind), "unsupported_image_media_type")
-    if not parameters or parameters[-1] != "base64":
+    if start is None:
         raise refuse(f"The data URL is not marked as base64: send it as {EXAMPLES[kind]}", "invalid_base64_image")
-    return comma + 1
+    return start
 
 
 def _wrong_type(media_type: str, kind: MediaKind) -> str:

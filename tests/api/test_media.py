@@ -125,6 +125,14 @@ def test_plain_base64_is_a_document_too(house: House) -> None:
     assert house.ask([{"type": "file", "file": {"file_data": encoded}}]).status_code == 200
 
 
+@pytest.mark.parametrize("parameters", [";codecs=vp9,opus", ';name="a,b;base64,.mp4"', ";name=" + "%D8%B5" * 200])
+def test_a_clip_comes_in_as_a_browsers_recorder_names_it(house: House, parameters: str) -> None:
+    url = film().replace(";base64,", f"{parameters};base64,")
+    assert house.ask([{"type": "video_url", "video_url": {"url": url}}]).status_code == 200
+    [placed] = house.last_request.prompt.pictures
+    assert isinstance(placed.picture, Clip)
+
+
 def locked_file(**more: Any) -> dict[str, Any]:
     data = data_url(encrypted(b"1 0 0 rg 0 0 200 100 re f", b"open"), "application/pdf")
     return {"type": "file", "file": {"file_data": data, **more}}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator
 from typing import Final
+from urllib.parse import quote
 
 from tests.e2e.asking import PATH
 from tests.hostile.bodies import RED
@@ -22,17 +23,23 @@ REFUSED: Final = {
     "base64 that is not marked": (f"data:image/png,{BASE64}", "invalid_base64_image"),
     "base64 marked too early": (f"data:image/png;base64;charset=utf-8,{BASE64}", "invalid_base64_image"),
     "base32": ("data:image/png;base32,NBSWY3DP", "invalid_base64_image"),
-    "no padding": (f"data:image/png;base64,{BASE64.rstrip('=')}A", "invalid_base64_image"),
+    "a letter too many": (
+        f"data:image/png;base64,{BASE64.rstrip('=')[: len(BASE64) // 4 * 4 - 4]}A",
+        "invalid_base64_image",
+    ),
     "too much padding": (f"data:image/png;base64,{BASE64}====", "invalid_base64_image"),
     "padding in the middle": (f"data:image/png;base64,AA==AAAA{BASE64}", "invalid_base64_image"),
     "padding alone": ("data:image/png;base64,====", "invalid_base64_image"),
-    "the alphabet of URLs": ("data:image/png;base64,-_-_", "invalid_base64_image"),
+    "the alphabet of URLs, and nothing": ("data:image/png;base64,-_-_", "invalid_image_format"),
+    "escapes that are none": ("data:image/png;base64,AAA%", "invalid_base64_image"),
     "foreign letters": ("data:image/png;base64,\u0645\u0631\u062d\u0628", "invalid_base64_image"),
     "full-width letters": ("data:image/png;base64,\uff21\uff21\uff21\uff21", "invalid_base64_image"),
     "a NUL": ("data:image/png;base64,AAA\x00", "invalid_base64_image"),
     "no comma": (f"data:image/png;base64{BASE64}", "invalid_image_url"),
     "no comma for kilobytes": (f"data:{'a' * 5000}", "invalid_image_url"),
-    "a long head": (f"data:image/png;{'a=b;' * 100}base64,{BASE64}", "invalid_image_url"),
+    "an endless head": (f"data:image/png;{'a=b;' * 3000}base64,{BASE64}", "invalid_image_url"),
+    "a quotation without an end": (f'data:image/png;a="b;base64,{BASE64}', "invalid_base64_image"),
+    "quotations for kilobytes": ("data:image/png;" + '"\\"' * 20_000, "invalid_image_url"),
     "empty": ("data:image/png;base64,", "empty_image_file"),
     "nothing but spaces": ("data:image/png;base64,  \r\n\t ", "empty_image_file"),
     "nothing": ("data:", "invalid_image_url"),
@@ -60,6 +67,12 @@ ANSWERED: Final = {
     "a capital scheme": f"DATA:image/png;base64,{BASE64}",
     "capital letters": f"data:IMAGE/PNG;BASE64,{BASE64}",
     "a parameter": f"data:image/png;charset=utf-8;base64,{BASE64}",
+    "a comma in quotes": f'data:image/png;name="a,b;base64,.png";base64,{BASE64}',
+    "codecs with a comma": f"data:image/png;codecs=a,b;base64,{BASE64}",
+    "a long head": f"data:image/png;{'a=b;' * 1000}base64,{BASE64}",
+    "no padding": f"data:image/png;base64,{BASE64.rstrip('=')}",
+    "the alphabet of URLs": f"data:image/png;base64,{BASE64.replace('+', '-').replace('/', '_')}",
+    "escapes": f"data:image/png;base64,{quote(BASE64, safe='')}",
     "the wrong picture type": f"data:image/webp;base64,{BASE64}",
     "lines": "data:image/png;base64," + "\r\n".join(BASE64[at : at + 76] for at in range(0, len(BASE64), 76)),
     "spaces around": f"  {GOOD}\n",

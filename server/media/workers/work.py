@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import numpy as np
 import orjson
@@ -44,6 +45,7 @@ DOCUMENT = (
 )
 """A page with a letter on it and one in a note: fonts are looked for when one is first needed."""
 WHITESPACE = b" \t\r\n\f\v"
+STANDARD = bytes.maketrans(b"-_", b"+/")
 
 
 def do(job: Job, files: memoryview, limits: WorkLimits, memory: Growing) -> list[Cut]:
@@ -83,11 +85,19 @@ def _bytes_of(content: memoryview, job: Job, file: File) -> bytes:
             content = memoryview(orjson.loads(b"".join((b'"', content, b'"'))).encode())
         return pybase64.b64decode(content, validate=True)
     except ValueError:
-        pass  # many clients wrap their lines
+        pass  # many clients wrap their lines, and some have other habits
     try:
-        return pybase64.b64decode(bytes(content).translate(None, WHITESPACE), validate=True)
+        return pybase64.b64decode(_standard(bytes(content)), validate=True)
     except ValueError:
         raise bad_base64(KIND_OF[type(job)], job.param) from None
+
+
+def _standard(encoded: bytes) -> bytes:
+    """Base64 in the standard alphabet (RFC 4648, 4): from that of URLs, from percent escapes, without its padding."""
+    if b"%" in encoded:
+        encoded = unquote_to_bytes(encoded)
+    encoded = encoded.translate(STANDARD, WHITESPACE)
+    return encoded if encoded.endswith(b"=") else encoded + b"=" * (-len(encoded) % 4)
 
 
 def _picture(job: PictureJob, data: list[bytes], limits: WorkLimits, memory: Growing) -> Iterator[Cut]:

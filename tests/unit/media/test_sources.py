@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import base64
+import json
 from contextlib import suppress
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from server.core import RawString
 from server.errors import BadRequest, InvalidFile, InvalidImage, InvalidVideo, MediaKind, invalid_media
 from server.media.sources import (
     EXAMPLES,
+    MAX_HEADER,
     MAX_URL_LENGTH,
     Content,
     Inline,
@@ -22,6 +26,7 @@ from server.media.sources import (
     too_large,
     too_large_together,
 )
+from server.translate.json_body import LONG_BYTES, JsonBody
 
 PARAM = "messages[0].content[1].image_url.url"
 BYTES = bytes(range(256))
@@ -71,6 +76,15 @@ def refusal(url: str, kind: MediaKind = "image", max_bytes: int = 10_000) -> Bad
         ("video", "data:video/x-m4v;base64,"),
         ("video", "data:video/x-matroska;base64,"),
         ("video", "data:image/gif;base64,"),
+        ("video", "data:video/webm;codecs=vp9,opus;base64,"),  # as browsers' recorders write it
+        ("video", 'data:video/webm;codecs="vp9,opus";base64,'),
+        ("video", "data:video/mp4; codecs=avc1.42E01E, mp4a.40.2; base64 ,"),
+        ("image", 'data:image/png;name="a,b.png";base64,'),
+        ("image", 'data:image/png;name="a;base64,b.png";base64,'),
+        ("image", 'data:image/png;name="a \\"b\\", c.png";base64,'),
+        ("image", "data:image/png;name=صورة,٢.png;base64,"),
+        ("image", "data:image/png;name=" + "%D8%B5%D9%88" * 500 + ";base64,"),
+        ("image", "data:image/png;" + "a=b;" * 2000 + "base64,"),
         ("video", "data:video;base64,"),
         ("file", "data:application/pdf;base64,"),
         ("file", "data:application/x-pdf;base64,"),
@@ -81,6 +95,58 @@ def test_the_base64_of_a_data_url_is_taken_out(kind: MediaKind, head: str) -> No
     content = inline(head + ENCODED, kind)
     assert content.encoded() == ENCODED.encode()
     assert content.size == len(BYTES)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "data:image/png;name=" + "a" * MAX_HEADER + ";base64,",
+        'data:image/png;name="a;base64,',  # its quotation does not end
+        "data:image/png," + "A" * 4000 + ";charset=x,",
+        "data:image/png;" + "base64" * 2000 + ",",
+    ],
+    ids=["endless", "unquoted", "later", "again"],
+)
+def test_a_data_url_whose_base64_does_not_begin_is_told_so(head: str) -> None:
+    message = refusal(head + ENCODED).message
+    assert "not marked as base64" in message or "no comma" in message
+
+
+PARAMETERS = st.one_of(
+    st.from_regex(r"[a-z0-9=._ -]{0,30}(,[a-z0-9=._ -]{0,9})?", fullmatch=True),
+    st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters='"\\'), max_size=30).map(
+        lambda text: f'name="{text}"'
+    ),
+)
+
+
+@settings(deadline=None)
+@given(st.lists(PARAMETERS, max_size=4), st.binary(max_size=9), st.booleans())
+def test_parameters_of_any_kind_stand_before_the_base64(parameters: list[str], data: bytes, escape: bool) -> None:
+    """In a string of its own, and in the body of a request, where JSON's escapes still stand."""
+    data += BYTES * (LONG_BYTES // len(BYTES))
+    parameters = [one for one in parameters if one.strip().lower() != "base64"]
+    url = ";".join(["data:image/png", *parameters, "base64,"]) + base64.b64encode(data).decode()
+    assert base64.b64decode(inline(url).encoded()) == data
+    written = json.dumps({"url": url}, ensure_ascii=escape).replace("/", "\\/" if escape else "/")
+    body = JsonBody.whole(written.encode())
+    raw = body.find(json.loads(bytes(body.json))["url"])
+    assert isinstance(raw, RawString)
+    content = parse_source(raw, "image", max_bytes=10_000, param=PARAM)
+    assert isinstance(content, Inline)
+    assert base64.b64decode(content.encoded().replace(b"\\/", b"/")) == data
+    assert abs(content.size - len(data)) <= 6 * sum(map(len, parameters))
+
+
+@settings(deadline=None)
+@given(st.binary(min_size=1, max_size=300), st.booleans(), st.booleans(), st.booleans())
+def test_base64_in_other_habits_is_as_large(data: bytes, of_urls: bool, padded: bool, escaped: bool) -> None:
+    encoded = (base64.urlsafe_b64encode if of_urls else base64.b64encode)(data).decode()
+    encoded = encoded if padded else encoded.rstrip("=")
+    content = inline("data:image/png;base64," + (quote(encoded, safe="") if escaped else encoded))
+    assert content.size >= len(data)
+    if not escaped:
+        assert content.size == len(data)
 
 
 @settings(deadline=None)
@@ -158,7 +224,7 @@ def test_the_longest_url_is_bounded(scheme: str) -> None:
     [
         # base64 that cannot be any
         ("data:image/png;base64,A", "invalid_base64_image"),
-        ("data:image/png;base64,AAA", "invalid_base64_image"),
+        ("data:image/png;base64,AAAAA", "invalid_base64_image"),
         ("data:image/png;base64,AAAA=", "invalid_base64_image"),
         ("data:image/png;base64,AAA\u00e9", "invalid_base64_image"),
         ("data:image/png;base64,AAA\u0660", "invalid_base64_image"),
@@ -239,6 +305,27 @@ def test_a_path_is_told_what_to_do_instead(url: str, kind: MediaKind) -> None:
     assert EXAMPLES[kind] in message
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xff\xd8\xff\xe0\0\x10JFIF\0\1",
+        b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR",
+        b"GIF89a" + bytes(12),
+        b"RIFF" + bytes(12),
+        b"%PDF-1.7\n1 0 obj",
+        b"\0\0\0\x20ftypisom\0\0\2\0",
+        b"\x1aE\xdf\xa3" + bytes(12),
+        bytes(range(256)) * 2,
+    ],
+)
+def test_base64_without_a_data_url_is_told_that_it_is_that(kind: MediaKind, data: bytes) -> None:
+    for encode in (base64.b64encode, base64.urlsafe_b64encode, base64.encodebytes):
+        message = refusal(encode(data).decode(), kind).message
+        assert "base64 without its data URL" in message
+        assert EXAMPLES[kind] in message
+
+
 @pytest.mark.parametrize(
     ("kind", "media_type", "place"),
     [
@@ -275,7 +362,7 @@ def test_what_stands_in_the_wrong_part_is_shown_the_right_one(
         ("data:{type};base64", "invalid_image_url"),
         ("data:text/html;base64,AAAA", "unsupported_image_media_type"),
         ("data:{type};base64,", "empty_image_file"),
-        ("data:{type};base64,AAA", "invalid_base64_image"),
+        ("data:{type};base64,AAAAA", "invalid_base64_image"),
         ("data:{type};base64,AA\u0660A", "invalid_base64_image"),
         ("data:{type},AAAA", "invalid_base64_image"),
         ("data:{type};base64,AAAAAAAA", "image_file_too_large"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 
 import numpy as np
 import pytest
@@ -56,7 +57,38 @@ def test_base64_is_decoded_with_or_without_line_breaks(separator: bytes) -> None
     assert np.array_equal(do(PictureJob, wrapped, base64=True)[1], do(PictureJob, picture(28, 28))[1])
 
 
-@pytest.mark.parametrize("bad", [b"AA==AAAA", b"A===", b"====", b"AA-_", b"AA%3D%3D", b"AAA\0", b"AAA", b"\xff\xff=="])
+def _letters(encoded: bytes) -> list[bytes]:
+    return re.findall(rb"%..|.", encoded)
+
+
+@pytest.mark.parametrize("lines", [False, True])
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("how", ["standard", "of URLs", "escaped", "escaped in part", "escaped in lower case"])
+@pytest.mark.parametrize("size", [(28, 28), (29, 28), (28, 30)])
+def test_base64_is_decoded_in_every_habit(how: str, padded: bool, lines: bool, size: tuple[int, int]) -> None:
+    data = picture(*size)
+    encoded = base64.b64encode(data)
+    assert b"+" in encoded
+    assert b"/" in encoded
+    if not padded:
+        encoded = encoded.rstrip(b"=")
+    match how:
+        case "of URLs":
+            encoded = encoded.replace(b"+", b"-").replace(b"/", b"_")
+        case "escaped":
+            encoded = encoded.replace(b"+", b"%2B").replace(b"/", b"%2F").replace(b"=", b"%3D")
+        case "escaped in part":
+            encoded = encoded.replace(b"+", b"%2B")
+        case "escaped in lower case":
+            encoded = encoded.replace(b"+", b"%2b").replace(b"=", b"%3d")
+    if lines:  # never within an escape
+        encoded = b"".join(byte + (b"\n" if place % 25 == 24 else b"") for place, byte in enumerate(_letters(encoded)))
+    assert np.array_equal(do(PictureJob, encoded, base64=True)[1], do(PictureJob, data)[1])
+
+
+@pytest.mark.parametrize(
+    "bad", [b"AA==AAAA", b"A===", b"====", b"AAAAA", b"AAA%", b"AAA\0", b"AAA\n=\n=", b"\xff\xff=="]
+)
 @pytest.mark.parametrize(("kind", "code"), [(PictureJob, "image"), (ClipJob, "video"), (PagesJob, "file")])
 def test_what_is_no_base64_is_refused_as_its_kind(bad: bytes, kind: type[Job], code: str) -> None:
     with pytest.raises(ApiError) as caught:
