@@ -95,7 +95,7 @@ def _size_in_header(url: Url) -> tuple[int, int] | None:
     """Width and height in pixels, of a picture that came along."""
     head = url.head(HEAD_CHARACTERS) if isinstance(url, RawString) else url[:HEAD_CHARACTERS].encode("ascii", "replace")
     start = base64_start(head[:MAX_HEADER].decode("latin-1"), is_raw=isinstance(url, RawString))
-    if start is None or not head.startswith(b"data:"):
+    if start is None or head[:MAX_HEADER].partition(b":")[0] != b"data":
         return None
     content = head[start:]
     return _size_in_base64(_without_escapes(content) if isinstance(url, RawString) and url.is_escaped else content)

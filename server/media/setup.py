@@ -62,6 +62,9 @@ def fetch_limits(settings: Settings) -> FetchLimits:
         allowed_networks=tuple(settings.fetch_allowed_networks),
         ports=tuple(settings.fetch_ports),
         concurrency=settings.fetch_concurrency,
+        user_agent=settings.fetch_user_agent,
+        ca_file=None if settings.fetch_ca_file is None else str(settings.fetch_ca_file),
+        proxy=None if settings.fetch_proxy is None else settings.fetch_proxy.get_secret_value(),
     )
 
 

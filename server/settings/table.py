@@ -36,7 +36,7 @@ ENV_PREFIX = "AIN_"
 MIN_KEY_LENGTH = 22
 """128 bits need 22 characters in base64: what is shorter can be guessed."""
 
-SECRET_NAME = re.compile(r"(^|_)(API)?KEYS?($|_)|(^|_)TOKEN($|_)|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
+SECRET_NAME = re.compile(r"(^|_)(API)?KEYS?($|_)|(^|_)TOKEN($|_)|SECRET|PASSWORD|CREDENTIAL|FETCH_PROXY", re.IGNORECASE)
 """Names of variables and engine arguments whose values are shown to nobody, and passed on to nobody."""
 
 Group = Literal[
@@ -530,6 +530,28 @@ class Settings(BaseSettings):
         "The ports from which files are fetched; hosts that are allowed by name may have others.",
         metavar="PORT",
     )
+    fetch_user_agent: str = _setting(
+        "Fetching",
+        "ain-server",
+        "What this server calls itself to the hosts that it fetches from; some want an address to write to.",
+        min_length=1,
+        max_length=200,
+        pattern=r"^[!-~]([ -~]*[!-~])?$",
+    )
+    fetch_ca_file: UserPath | None = _setting(
+        "Fetching",
+        None,
+        "Certificates, in PEM, of authorities that are trusted beside the public ones, such as your company's own.",
+        metavar="FILE",
+    )
+    fetch_proxy: SecretStr | None = _setting(
+        "Fetching",
+        None,
+        "A proxy through which everything is fetched, such as http://proxy:3128; it may hold a name and a password. "
+        "The proxy then dials, so it has to refuse what lies inside: this server refuses only the addresses that it "
+        "finds by itself.",
+        metavar="URL",
+    )
     fetch_concurrency: int = _setting("Fetching", 64, "How many files are fetched at once.", ge=1, le=10_000)
     fetch_cache_mib: int = _setting(
         "Fetching",
@@ -719,6 +741,22 @@ class Settings(BaseSettings):
             if folder.resolve() == Path(folder.anchor or "/"):
                 raise ValueError("would open every file of this machine: name a folder that holds media only")
         return [folder.absolute() for folder in folders]
+
+    @field_validator("fetch_ca_file")
+    @classmethod
+    def _certificates_are_there(cls, path: Path | None) -> Path | None:
+        if path is not None and not path.is_file():
+            raise ValueError(f"there is no file {path}")
+        return path
+
+    @field_validator("fetch_proxy")
+    @classmethod
+    def _proxy_is_a_url(cls, proxy: SecretStr | None) -> SecretStr | None:
+        if proxy is not None and not re.fullmatch(
+            r"https?://([^\s/@]+@)?[A-Za-z0-9._\[\]:-]+/?", proxy.get_secret_value()
+        ):
+            raise ValueError("must be an address such as http://proxy:3128")
+        return proxy
 
     @field_validator("fetch_allowed_networks")
     @classmethod

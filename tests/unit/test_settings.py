@@ -13,8 +13,10 @@ from pydantic import ValidationError
 
 from server.admission import keys
 from server.media.fetching.addresses import AllowList
+from server.media.setup import fetch_limits
 from server.settings import (
     MIN_KEY_LENGTH,
+    SECRET_NAME,
     SettingRow,
     Settings,
     SettingsError,
@@ -261,6 +263,32 @@ def test_networks_are_those_that_the_fetcher_reads() -> None:
     AllowList.parse([], networks)
     [line] = problems("--fetch-allowed-networks", "10.1/x")
     assert line == "--fetch-allowed-networks: 10.1/x is not an address or a network such as 10.1.0.0/16"
+
+
+@pytest.mark.parametrize("proxy", ["http://proxy:3128", "https://user:p%40ss@proxy.example.org/", "http://[::1]:3128"])
+def test_a_proxy_is_a_url_whose_password_is_shown_to_nobody(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIN_FETCH_PROXY", proxy)
+    settings = load_settings([])
+    assert settings.fetch_proxy is not None
+    assert settings.fetch_proxy.get_secret_value() == proxy
+    assert proxy not in str(settings)
+    assert proxy not in repr(fetch_limits(settings))
+    assert SECRET_NAME.search("AIN_FETCH_PROXY")
+    assert not SECRET_NAME.search("HTTPS_PROXY")
+
+
+@pytest.mark.parametrize("proxy", ["proxy:3128", "socks5://proxy", "http://", "http://a b", "http://geheim@proxy/x"])
+def test_what_is_no_proxy_is_refused_unshown(proxy: str) -> None:
+    [line] = problems("--fetch-proxy", proxy)
+    assert "http://proxy:3128" in line
+    assert "geheim" not in line
+
+
+def test_who_fetches_has_a_name_for_a_header(tmp_path: Path) -> None:
+    assert load_settings(["--fetch-user-agent", "archive/1.0 (ops@example.org)"]).fetch_user_agent.startswith("archive")
+    for wrong in ("", "a\r\nb", "\u0645", " a", "x" * 201):
+        assert problems("--fetch-user-agent", wrong)
+    assert "there is no file" in problems("--fetch-ca-file", str(tmp_path / "none.pem"))[0]
 
 
 def test_folders_for_media_are_there_and_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,18 +10,22 @@ The rules, each of which some server in this field has missed:
 - One deadline covers everything from resolving to the last byte, and bytes are counted as they come, not as the server
   announces them. Compressed bodies are refused, so the bytes that count are the bytes that are kept.
 - No proxy, cookie, credential or netrc from the environment; no connection is kept for another request.
+- Behind a proxy of the operator's it is the proxy that resolves and dials. A name is resolved here all the same, where
+  it can be, and refused by its addresses; what the proxy then dials is for the proxy to judge.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import re
 import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote
 
 import anyio
 import anyio.to_thread
@@ -43,7 +47,10 @@ _FORBIDDEN = re.compile(r"[\x00-\x20\x7f\\]")
 _LABEL = r"(?!-)[a-z0-9_-]{1,63}(?<!-)"
 _HOST_NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
-_HEADERS = ((b"User-Agent", b"ain-server"), (b"Accept-Encoding", b"identity"))
+_PLAIN_ENCODINGS = frozenset({"", "identity", "aws-chunked", "binary", "none", "utf-8"})
+"""Values of Content-Encoding under which bodies come as they are: what stores keep of how a file was once uploaded."""
+_LOOKUP_BEFORE_PROXY_S = 2.0
+"""For a name that perhaps only the proxy knows."""
 _ACCEPT: dict[MediaKind, bytes] = {
     "image": b"image/jpeg, image/png, image/webp, image/gif",
     "video": b"video/mp4, video/webm, video/*;q=0.9, image/gif",
@@ -67,6 +74,12 @@ class FetchLimits:
     """Ports that may be dialled at hosts the operator did not name."""
     concurrency: int = 32
     """Fetches at once, over all requests; more wait their turn, and their time counts from then."""
+    user_agent: str = "ain-server"
+    """What is said of who fetches."""
+    ca_file: str | None = None
+    """Certificates, in PEM, of authorities that are trusted beside the public ones."""
+    proxy: str | None = field(default=None, repr=False)
+    """An http(s) URL, perhaps with a name and password, of a proxy through which everything is fetched."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for a limit that would let nothing through."""
@@ -97,7 +110,8 @@ class Fetcher:
     """Fetches under `limits`. Belongs to one event loop; close it with `aclose`.
 
     `resolver` and `ssl_context` replace the system's resolver and the bundled certificates, for tests and for operators
-    with their own certificate authority. Raises ValueError for an allowed host or network that cannot be read.
+    with their own certificate authority. Raises ValueError for an allowed host or network, or certificates, that cannot
+    be read.
     """
 
     def __init__(
@@ -110,13 +124,15 @@ class Fetcher:
         self._limits = limits or FetchLimits()
         self._allowed = AllowList.parse(self._limits.allowed_hosts, self._limits.allowed_networks)
         self._slots = anyio.Semaphore(self._limits.concurrency)
+        self._vetting = _VettingBackend(self._allowed, resolver or _SystemResolver(_LOOKUPS * self._limits.concurrency))
+        trust = ssl_context or _trust(self._limits.ca_file)
+        proxy = _proxy(self._limits.proxy, trust)
         self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=ssl_context or httpx.create_ssl_context(trust_env=False),
+            ssl_context=trust,
+            proxy=proxy,
             max_connections=self._limits.concurrency,
             max_keepalive_connections=0,
-            network_backend=_VettingBackend(
-                self._allowed, resolver or _SystemResolver(_LOOKUPS * self._limits.concurrency)
-            ),
+            network_backend=self._vetting if proxy is None else httpcore.AnyIOBackend(),
         )
 
     async def get(self, order: Order) -> Reply:
@@ -138,6 +154,8 @@ class Fetcher:
                 raise _refuse(message, "invalid_image_url", remote) from None
             except _UnknownNameError:
                 reason = "the name of its host does not resolve"
+            except httpcore.ProxyError:
+                reason = "the proxy of this server does not let it through"
             except (httpcore.NetworkError, httpcore.ProtocolError, OSError) as error:
                 reason = "its TLS certificate or handshake failed" if _is_tls(error) else "the connection failed"
         raise _failed(reason, remote)
@@ -147,11 +165,14 @@ class Fetcher:
         await self._pool.aclose()
 
     async def _follow(self, url: httpx.URL, order: Order) -> Reply:
-        own = [*_HEADERS, (b"Accept", _ACCEPT[order.remote.kind])]
+        agent = self._limits.user_agent.encode("latin-1")
+        own = [(b"User-Agent", agent), (b"Accept-Encoding", b"identity"), (b"Accept", _ACCEPT[order.remote.kind])]
         for redirects in range(self._limits.max_redirects + 1):
             headers = [(b"Host", url.netloc), *own]
             if redirects == 0:  # validators are of this URL alone: elsewhere the same ETag names other bytes
                 headers += order.validators
+            if self._limits.proxy is not None:
+                await self._vetting.check_before_proxy(url)
             target = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
             async with self._pool.stream("GET", target, headers=headers) as response:
                 if response.status not in _REDIRECTS:
@@ -168,7 +189,8 @@ class Fetcher:
             return Reply(None, freshness)
         if response.status != 200:
             raise _failed(f"its server answered with status {response.status}", remote)
-        if _header(response, b"content-encoding").lower() not in ("", "identity"):
+        encodings = _header(response, b"content-encoding").lower().split(",")
+        if not _PLAIN_ENCODINGS.issuperset(encoding.strip() for encoding in encodings):
             raise _failed("its server sent a compressed body that was not asked for", remote)
         announced = _header(response, b"content-length")
         if announced.isdecimal() and int(announced[:20]) > order.max_bytes:
@@ -182,6 +204,7 @@ class Fetcher:
         return Reply(bytes(body), freshness)
 
     def _redirect(self, url: httpx.URL, location: str, remote: Remote) -> httpx.URL:
+        location = location.replace(" ", "%20")
         if not location or len(location) > MAX_URL_LENGTH or _FORBIDDEN.search(location):
             raise _failed("it redirects without naming a valid URL", remote)
         try:
@@ -195,6 +218,7 @@ class Fetcher:
 
     def _check(self, text: str, remote: Remote) -> httpx.URL:
         """The one parse of a URL: refuse what is malformed or not allowed, and return it with a normalised host."""
+        text = text.replace(" ", "%20")  # as browsers do; in a host it stays an error
         if len(text) > MAX_URL_LENGTH or _FORBIDDEN.search(text):
             raise _malformed(remote)
         try:
@@ -242,11 +266,7 @@ class _VettingBackend(httpcore.AsyncNetworkBackend):
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
         """Raises RefusedAddressError, _UnknownNameError, and what httpcore's own backend raises."""
-        answers = [host] if _is_literal(host) else await self._resolve(host, port)
-        if self._allowed.has_host(host, port):
-            addresses = answers
-        else:  # every answer is checked before the first is dialled
-            addresses = [str(check_address(answer, self._allowed.networks)) for answer in answers]
+        addresses = await self._addresses(host, port)
         *earlier, last = addresses[:_MAX_DIALS]
         for address in earlier:
             try:
@@ -254,6 +274,19 @@ class _VettingBackend(httpcore.AsyncNetworkBackend):
             except (httpcore.ConnectError, httpcore.ConnectTimeout):
                 continue
         return await self._dialler.connect_tcp(last, port, timeout, local_address, socket_options)
+
+    async def check_before_proxy(self, url: httpx.URL) -> None:
+        """Raises RefusedAddressError where a proxy would be asked for what is not allowed, as far as is known here."""
+        host, port = url.raw_host.decode("ascii"), url.port or (443 if url.scheme == "https" else 80)
+        with anyio.move_on_after(_LOOKUP_BEFORE_PROXY_S), contextlib.suppress(_UnknownNameError):
+            await self._addresses(host, port)
+
+    async def _addresses(self, host: str, port: int) -> list[str]:
+        """The addresses of a host, every one of which is allowed."""
+        answers = [host] if _is_literal(host) else await self._resolve(host, port)
+        if self._allowed.has_host(host, port):
+            return answers
+        return [str(check_address(answer, self._allowed.networks)) for answer in answers]
 
     async def _resolve(self, host: str, port: int) -> list[str]:
         try:
@@ -278,6 +311,25 @@ class _SystemResolver:
 
 def _lookup(host: str, port: int) -> list[tuple[Any, ...]]:
     return list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+
+
+def _trust(ca_file: str | None) -> ssl.SSLContext:
+    context = httpx.create_ssl_context(trust_env=False)
+    if ca_file is not None:
+        try:
+            context.load_verify_locations(ca_file)
+        except OSError as error:  # ssl's own errors are of this kind, too
+            raise ValueError(f"the certificates in {ca_file} cannot be read: {error.strerror or error}") from None
+    return context
+
+
+def _proxy(url: str | None, trust: ssl.SSLContext) -> httpcore.Proxy | None:
+    if url is None:
+        return None
+    parsed = httpx.URL(url)
+    auth = (unquote(parsed.username), unquote(parsed.password)) if parsed.userinfo else None
+    address = httpcore.URL(scheme=parsed.raw_scheme, host=parsed.raw_host, port=parsed.port, target=b"/")
+    return httpcore.Proxy(address, auth, ssl_context=trust if parsed.scheme == "https" else None)
 
 
 def _is_tls(error: BaseException | None) -> bool:

@@ -62,6 +62,53 @@ async def serving(respond: Respond, tls: ssl.SSLContext | None = None) -> AsyncI
         await site.aclose()
 
 
+@asynccontextmanager
+async def proxying(to: Site, *, refusing: bool = False) -> AsyncIterator[Site]:
+    """A proxy that knows every name, and dials `to` whatever it is asked for; its requests are those of clients."""
+
+    async def welcome(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        site.requests.append(head)
+        if refusing:
+            writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+            writer.close()
+            return
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", to.port)
+        if head.startswith(b"CONNECT "):
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        else:
+            far_writer.write(head)
+        try:
+            await asyncio.gather(_pass_on(reader, far_writer), _pass_on(far_reader, writer))
+        finally:
+            far_writer.close()
+            writer.close()
+
+    site = Site(answer())
+    visits: set[asyncio.Task[None]] = set()
+
+    def begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        visit = asyncio.ensure_future(welcome(reader, writer))
+        visits.add(visit)
+
+    server = await asyncio.start_server(begin, "127.0.0.1", 0)
+    site.port = server.sockets[0].getsockname()[1]
+    try:
+        yield site
+    finally:
+        server.close()
+        for visit in visits:
+            visit.cancel()
+        await asyncio.gather(*visits, return_exceptions=True)
+
+
+async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while piece := await reader.read(1 << 16):
+        writer.write(piece)
+        await writer.drain()
+    writer.close()
+
+
 def answer(body: bytes = BODY, *headers: str, status: str = "200 OK") -> Respond:
     async def respond(head: bytes, writer: asyncio.StreamWriter) -> None:
         lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers, "", ""]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import datetime
 import ssl
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import anyio
 import pytest
@@ -16,7 +19,19 @@ from server.errors import BadRequest, InvalidFile, InvalidImage, InvalidVideo, M
 from server.media.fetching.fetch import Fetcher, FetchLimits, Order
 from server.media.fetching.freshness import NOTHING
 from server.media.sources import Remote
-from tests.unit.media.web import BODY, CERTIFICATES, Names, Respond, answer, fetching, paths, redirect, serving
+from tests.unit.media.web import (
+    BODY,
+    CERTIFICATES,
+    Names,
+    Respond,
+    Site,
+    answer,
+    fetching,
+    paths,
+    proxying,
+    redirect,
+    serving,
+)
 
 pytestmark = pytest.mark.timeout(20)
 
@@ -54,6 +69,29 @@ async def test_a_picture_is_fetched_with_its_own_host_name_and_nothing_of_ours()
         assert f"\r\nhost: site.test:{site.port}\r\n" in head
         assert "\r\naccept-encoding: identity\r\n" in head
         assert not any(name in head for name in ("cookie", "authorization", "referer", "proxy"))
+
+
+@pytest.mark.parametrize("path", ["/my file.png", "/my file.png?name=a b", "/a%20b c", "/ملف جديد.png"])
+async def test_spaces_in_a_url_or_in_a_redirect_are_taken_as_browsers_take_them(path: str) -> None:
+    expected = quote(path, safe="/?=%").encode()
+
+    async def respond(head: bytes, writer: asyncio.StreamWriter) -> None:
+        await (redirect(path) if head.startswith(b"GET /start ") else answer())(head, writer)
+
+    async with serving(respond) as site, fetching(site) as fetcher:
+        assert await get(fetcher, site.url + path) == BODY
+        assert await get(fetcher, f"{site.url}/start") == BODY
+        asked = [head.split(b" ")[1] for head in site.requests]
+    assert asked == [expected, b"/start", expected]
+
+
+async def test_it_calls_itself_what_the_operator_says() -> None:
+    async with serving(answer()) as site:
+        for options, name in (({}, b"ain-server"), ({"user_agent": "archive/1.0 (ops@example.org)"}, None)):
+            async with fetching(site, **options) as fetcher:
+                await get(fetcher, site.url)
+            expected = name or options["user_agent"].encode()
+            assert b"\r\nuser-agent: %b\r\n" % expected in site.requests[-1].replace(b"User-Agent", b"user-agent")
 
 
 async def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -453,7 +491,7 @@ async def test_a_redirect_is_checked_like_the_first_url(location: str) -> None:
         assert len(site.requests) == 1
 
 
-@pytest.mark.parametrize("location", ["", "http://a\\b/", "/a b", "http://x\x01y/", "/" + "a" * 9000])
+@pytest.mark.parametrize("location", ["", "http://a\\b/", "http://x\x01y/", "/" + "a" * 9000])
 async def test_a_redirect_to_nowhere_fails(location: str) -> None:
     async with serving(redirect(location)) as site, fetching(site) as fetcher:
         await refusal(fetcher, site.url, "failed_to_download_image")
@@ -547,7 +585,17 @@ async def test_the_cap_is_exact() -> None:
             await refusal(fetcher, site.url, "image_file_too_large", max_bytes=999)
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "br", "deflate", "zstd", "identity, gzip", "x"])
+@pytest.mark.parametrize(
+    "encoding",
+    ["aws-chunked", "AWS-Chunked", "binary", "utf-8", "UTF-8", "none", "identity", "", "aws-chunked, identity"],
+)
+async def test_encodings_that_compress_nothing_are_passed_over(encoding: str) -> None:
+    """What S3 and others keep of how a file was uploaded."""
+    async with serving(answer(BODY, f"Content-Encoding: {encoding}")) as site, fetching(site) as fetcher:
+        assert await get(fetcher, site.url) == BODY
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "deflate", "zstd", "identity, gzip", "aws-chunked,gzip", "x"])
 async def test_compressed_bodies_are_refused(encoding: str) -> None:
     async with serving(answer(BODY, f"Content-Encoding: {encoding}")) as site, fetching(site) as fetcher:
         assert "compressed" in await refusal(fetcher, site.url, "failed_to_download_image")
@@ -664,7 +712,87 @@ async def test_https_is_never_redirected_to_http(certificate: str) -> None:
         assert plain.requests == []
 
 
+async def test_an_authority_of_the_operator_is_trusted_beside_the_public_ones(certificate: str) -> None:
+    async with (
+        serving(answer(), tls_server(certificate)) as site,
+        fetching(site, context=None, ca_file=certificate) as fetcher,
+    ):
+        assert await get(fetcher, f"https://site.test:{site.port}/") == BODY
+
+
+# ---- Through a proxy --------------------------------------------------------------------------------
+
+
+def through(proxy: Site, user: str = "") -> dict[str, Any]:
+    return {"proxy": f"http://{user}127.0.0.1:{proxy.port}", "allowed_networks": ()}
+
+
+async def test_everything_is_fetched_through_the_operators_proxy(certificate: str) -> None:
+    trusting = ssl.create_default_context(cafile=certificate)
+    names = Names(site_test=[["93.184.216.34"]])
+    async with (
+        serving(answer()) as site,
+        proxying(site) as proxy,
+        fetching(site, names, **through(proxy, "user:p%40ss@")) as fetcher,
+    ):
+        assert await get(fetcher, f"{site.url}/a b") == BODY
+    [head] = proxy.requests
+    assert head.startswith(b"GET http://site.test:%d/a%%20b HTTP/1.1\r\n" % site.port)
+    assert b"\r\nProxy-Authorization: Basic " + base64.b64encode(b"user:p@ss") in head
+    async with (
+        serving(answer(), tls_server(certificate)) as site,
+        proxying(site) as proxy,
+        fetching(site, names, trusting, **through(proxy)) as fetcher,
+    ):
+        assert await get(fetcher, f"https://site.test:{site.port}/") == BODY
+    assert proxy.requests[0].startswith(b"CONNECT site.test:%d HTTP/1.1\r\n" % site.port)
+    assert b"authorization" not in site.requests[0].lower()
+
+
+@pytest.mark.parametrize("url", ["http://10.0.0.1/", "http://inside.test/", "http://[::1]/", "http://169.254.169.254/"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_proxy_is_not_asked_for_what_is_known_to_lie_inside(scheme: str, url: str) -> None:
+    names = Names(inside_test=[["93.184.216.34", "10.0.0.1"]])
+    async with serving(answer()) as site, proxying(site) as proxy:
+        async with fetching(names=names, **through(proxy)) as fetcher:
+            await refusal(fetcher, url.replace("http", scheme), "invalid_image_url")
+            await refusal(fetcher, "http://localhost:22/", "invalid_image_url")
+        assert proxy.requests == []
+
+
+async def test_a_redirect_is_checked_before_the_proxy_is_asked_again() -> None:
+    names = Names(site_test=[["93.184.216.34"]])
+    async with serving(redirect("http://10.0.0.1/")) as site, proxying(site) as proxy:
+        async with fetching(site, names, **(through(proxy) | {"ports": (80, site.port)})) as fetcher:
+            await refusal(fetcher, site.url, "invalid_image_url")
+        assert len(proxy.requests) == 1
+
+
+async def test_a_name_that_only_the_proxy_knows_is_left_to_it() -> None:
+    async with serving(answer()) as site, proxying(site) as proxy, fetching(site, Names(), **through(proxy)) as fetcher:
+        assert await get(fetcher, site.url) == BODY
+
+
+async def test_what_the_proxy_refuses_fails_in_words(certificate: str) -> None:
+    names = Names(site_test=[["93.184.216.34"]])
+    async with (
+        serving(answer()) as site,
+        proxying(site, refusing=True) as proxy,
+        fetching(site, names, **through(proxy)) as fetcher,
+    ):
+        assert "status 403" in await refusal(fetcher, site.url, "failed_to_download_image")
+        secure = f"https://site.test:{site.port}/"
+        assert "proxy of this server" in await refusal(fetcher, secure, "failed_to_download_image")
+
+
 # ---- Mistakes of the operator -----------------------------------------------------------------------
+
+
+def test_certificates_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    for content in (b"", b"hello"):
+        (tmp_path / "ca.pem").write_bytes(content)
+        with pytest.raises(ValueError, match=r"ca\.pem cannot be read"):
+            Fetcher(FetchLimits(ca_file=str(tmp_path / "ca.pem")))
 
 
 @pytest.mark.parametrize("wrong", [{"timeout_s": 0}, {"max_redirects": -1}, {"concurrency": 0}])
