@@ -7,12 +7,14 @@ open is refused. Counts and durations of a header are not believed: packets are 
 What "frame 17" is, and how many frames a second there are, follows torchcodec's exact mode, the first choice of
 qwen-vl-utils: the frames are the packets of the best video track in the order of their time stamps, and their rate is
 their number over the time from the first stamp to the end of the last frame. As there, frames are turned upright.
+Pixels that are not square, as those of camcorders and DVDs, are made so, as players do and the reference does not.
 """
 
 from __future__ import annotations
 
 import io
 import re
+import struct
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -43,6 +45,8 @@ GENERATE_STAMPS: int = Flags.gen_pts.value  # type: ignore[assignment]  # its pu
 """PyAV lets FFmpeg guess the time stamps that a file lacks, as AVI does; torchcodec goes without them."""
 MARGINS = 1 << 18
 """Pixels."""
+WIDEST_PIXEL = 16
+"""Sides of a pixel that is not square; those of real clips are below 4, and beyond that it is taken for rubbish."""
 MAX_TRACKS = 100
 """Tracks of a file, sound and subtitles included; FFmpeg's own default is 1000."""
 
@@ -68,6 +72,10 @@ _OTHERS = (
     (re.compile(rb"OggS"), "an Ogg file"),
     (re.compile(rb"ID3|RIFF.{4}WAVE|fLaC|\xff[\xf2\xf3\xfb]", re.DOTALL), "a sound file"),
 )
+_BOX = struct.Struct(">I4s")
+"""Size and kind of a box of an MP4 or QuickTime file (ISO/IEC 14496-12, 4.2)."""
+_WIDE_BOX = struct.Struct(">8xQ")
+"""Its size where that does not fit: the first is then 1."""
 _DAMAGED = "The clip is damaged or cut off."
 _SEND = "send MP4, MOV, WEBM, MKV, GIF or AVI."
 
@@ -87,7 +95,7 @@ class DecodedClip:
     fps: float
     """How many of these frames are a second of the clip."""
     original_size: tuple[int, int]
-    """Width and height in pixels of an upright frame before resizing."""
+    """Width and height in pixels of an upright frame as a player shows it, before resizing."""
     indices: tuple[int, ...]
     """The number of each frame in the clip, counted from 0."""
     seconds: tuple[float, ...]
@@ -137,12 +145,18 @@ def decode_clip(
     except (ApiError, MemoryError):
         raise
     except _Refusal as refusal:
+        if refusal.code in _UNKNOWN and _index_is_cut_off(data):
+            raise invalid_media("video", _DAMAGED, code="image_parse_error", param=param) from None
         raise invalid_media("video", refusal.message, code=refusal.code, param=param) from None
     except Exception as error:  # FFmpeg's errors are many, and hostile bytes reach parts of PyAV that raise others
         raise invalid_media("video", _DAMAGED, code="image_parse_error", param=param) from error
     return DecodedClip(
         taken.frames, fps, taken.original_size, tuple(indices), tuple(index / track.fps for index in indices)
     )
+
+
+_UNKNOWN: tuple[ImageCode, ...] = ("invalid_image_format", "unsupported_image_media_type")
+"""What a file is called whose tracks are not found, or are of no known codec."""
 
 
 class _Refusal(Exception):
@@ -163,6 +177,21 @@ def _damaged() -> _Refusal:
 
 def _demuxer(data: bytes) -> str | None:
     return next((name for pattern, name in _DEMUXERS if pattern.match(data)), None)
+
+
+def _index_is_cut_off(data: bytes) -> bool:
+    """Whether an MP4 or QuickTime file ends inside of its `moov` box: no track that was not found can be told missing."""
+    at = 0
+    while _demuxer(data) == "mov" and at + _BOX.size <= len(data):
+        size, kind = _BOX.unpack_from(data, at)
+        if size == 1 and at + _WIDE_BOX.size <= len(data):
+            size = _WIDE_BOX.unpack_from(data, at)[0]
+        if kind == b"moov":
+            return bool(at + size > len(data))
+        if size < _BOX.size:  # it goes to the end of the file, or is no box
+            return False
+        at += size
+    return False
 
 
 def _unknown(data: bytes) -> _Refusal:
@@ -207,6 +236,8 @@ class _Track:
     total: int
     """How many frames are shown."""
     fps: float
+    pixel: Fraction
+    """How wide a pixel is, in its heights."""
     places: dict[int, int]
     """The number of the frame with a time stamp; empty where the stamps do not tell."""
 
@@ -220,7 +251,7 @@ def _read_track(container: InputContainer, file_size: int, limits: ClipLimits) -
         raise _Refusal("The clip has no frames.", "image_parse_error")
     stamps = {packet.pts for packet in shown if packet.pts is not None}
     places = {stamp: place for place, stamp in enumerate(sorted(stamps))} if len(stamps) == len(shown) else {}
-    return _Track(stream, packets, len(shown), _rate(stream, shown, limits), places)
+    return _Track(stream, packets, len(shown), _rate(stream, shown, limits), _pixel(stream), places)
 
 
 def _video_stream(container: InputContainer, limits: ClipLimits) -> VideoStream:
@@ -282,6 +313,12 @@ def _rate(stream: VideoStream, shown: Sequence[Packet[VideoStream]], limits: Cli
     return float(stream.average_rate or limits.fps)
 
 
+def _pixel(stream: VideoStream) -> Fraction:
+    """How wide a pixel is, in its heights, by the file or else its codec; 1 where neither says anything of sense."""
+    pixel = stream.sample_aspect_ratio or Fraction(1)
+    return pixel if Fraction(1, WIDEST_PIXEL) <= pixel <= WIDEST_PIXEL else Fraction(1)
+
+
 # ---- Its frames ---------------------------------------------------------------------------------------
 
 
@@ -312,7 +349,8 @@ def _take(
         turn = turn or _turn_of(frame)
         rgb = _turned(converter.reformat(frame, format="rgb24", threads=1), turn)
         if frames is None:
-            size, original = size_of(rgb.shape[0], rgb.shape[1]), (rgb.shape[1], rgb.shape[0])
+            height, width = _squared(rgb.shape[0], rgb.shape[1], 1 / track.pixel if turn[0] else track.pixel)
+            size, original = size_of(height, width), (width, height)
             frames = np.empty((len(indices), *size, 3), np.uint8)
         frames[place] = resize(rgb, *size)
         lost += not is_itself
@@ -412,6 +450,11 @@ def _turn_of(frame: VideoFrame) -> Turn:
     if swapped:
         a, d = c, b
     return swapped, -1 if d < 0 else 1, -1 if a < 0 else 1
+
+
+def _squared(height: int, width: int, pixel: Fraction) -> tuple[int, int]:
+    """The size with square pixels: none is lost, the shorter side of a pixel grows, as browsers have it."""
+    return (height, round(width * pixel)) if pixel >= 1 else (round(height / pixel), width)
 
 
 def _turned(frame: VideoFrame, turn: Turn) -> Pixels:

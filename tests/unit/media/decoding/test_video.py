@@ -1,5 +1,6 @@
 """Every kind of clip gives the frames that were asked for, upright; nothing outside its bytes is ever read."""
 
+import contextlib
 import gc
 import io
 import os
@@ -67,6 +68,7 @@ def film(
     stamps: Callable[[int], int] | None = None,
     turned: tuple[int, bool, bool] | None = None,
     b_frames: int | None = None,
+    pixel: Fraction | None = None,
     sound: bool = False,
 ) -> bytes:
     """A clip file of `count` frames, made here and now."""
@@ -76,6 +78,9 @@ def film(
         stream.width, stream.height, stream.pix_fmt = *size, pixels
         if b_frames is not None:
             stream.codec_context.max_b_frames = b_frames
+        if pixel is not None:
+            stream.codec_context.sample_aspect_ratio = pixel
+            stream.sample_aspect_ratio = pixel
         if turned is not None:
             stream.set_display_rotation(turned[0], hflip=turned[1], vflip=turned[2])
         if sound:
@@ -160,7 +165,8 @@ def test_the_frames_taken_are_those_asked_for(files: dict[str, bytes], name: str
     last = len(every_frame(data)) - 1
     assert clip.indices == tuple(np.round(np.linspace(0, last, 6)).astype(int))
     assert numbers(clip) == list(clip.indices)
-    assert clip.original_size == ((176, 144) if name == "h263.3gp" else SIZE)
+    # Of H.263 the pixels are 12:11.
+    assert clip.original_size == ((192, 144) if name == "h263.3gp" else SIZE)
     assert clip.frames.shape == (6, 84, 112, 3)
 
 
@@ -333,6 +339,44 @@ def four_corners(_: int) -> np.ndarray:
     return picture
 
 
+PIXELS: list[tuple[Fraction, int, tuple[int, int]]] = [
+    (Fraction(2), 0, (336, 112)),
+    (Fraction(1, 2), 0, (168, 224)),
+    (Fraction(2), 90, (112, 336)),
+    (Fraction(64, 45), 0, (239, 112)),  # PAL, 16:9
+    (Fraction(10, 11), 180, (168, 123)),  # NTSC, 4:3
+    (Fraction(1), 0, (168, 112)),
+    (Fraction(17), 0, (168, 112)),
+    (Fraction(1, 1000), 0, (168, 112)),
+]
+
+
+@pytest.mark.parametrize(
+    ("container", "codec", "pixel", "degrees", "shown"),
+    [
+        (container, codec, *case)
+        for container, codec in (("mp4", "libx264"), ("mov", "mpeg4"), ("matroska", "libx264"))
+        for case in PIXELS
+        if container != "matroska" or case[1] == 0  # FFmpeg's writer of Matroska turns nothing
+    ],
+    ids=str,
+)
+def test_pixels_that_are_not_square_are_made_so(
+    container: str, codec: str, pixel: Fraction, degrees: int, shown: tuple[int, int]
+) -> None:
+    data = film(
+        container, codec, size=(168, 112), paint=four_corners, count=4, turned=(degrees, False, False), pixel=pixel
+    )
+    width, height = shown
+    clip = decode_clip(data, ALL, PixelBudget(resized_height=112, resized_width=168), LIMITS)
+    assert clip.original_size == shown
+    free = decode_clip(data, ALL, PixelBudget(max_pixels=200 * 784), LIMITS)
+    assert abs(free.frames.shape[2] / free.frames.shape[1] / (width / height) - 1) < 0.2
+    expected = np.rot90(four_corners(0), degrees // 90)
+    for y, x in ((20, 20), (20, -20), (-20, 20), (-20, -20)):
+        assert np.abs(clip.frames[:, y, x].astype(int) - expected[y, x]).max() < 30
+
+
 @pytest.mark.parametrize("degrees", [0, 90, 180, -90])
 @pytest.mark.parametrize(("across", "down"), [(False, False), (True, False), (False, True)])
 @pytest.mark.parametrize(("container", "codec"), [("mp4", "libx264"), ("mov", "mpeg4")])
@@ -440,6 +484,33 @@ def test_other_files_are_refused_by_name(data: bytes, code: str) -> None:
 def test_a_file_that_only_begins_like_a_clip_is_damaged(data: bytes) -> None:
     assert is_clip(data)
     assert refusal(data).code in ("video_parse_error", "invalid_video_format")
+
+
+SHORT: dict[str, Callable[[], bytes]] = {
+    "h264.mp4": lambda: film(count=4),
+    "h264-first.mp4": lambda: with_index_first(film(count=4)),
+    "mpeg4.mov": lambda: film("mov", "mpeg4", count=4),
+    "h263.3gp": lambda: film("3gp", "h263", size=(176, 144), count=4),
+}
+
+
+def with_index_first(data: bytes) -> bytes:
+    """An MP4 as it is written for the web; its samples are where the index does not look for them."""
+    start = data.index(b"moov") - 4
+    index = data[start : start + int.from_bytes(data[start : start + 4], "big")]
+    head = data.index(b"ftyp") - 4 + int.from_bytes(data[:4], "big")
+    return data[:head] + index + data[head:start]
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_a_clip_that_is_cut_anywhere_is_never_one_without_video(name: str) -> None:
+    data = SHORT[name]()
+    index = data.index(b"moov")
+    for cut in {*range(12, len(data), 37), *range(index, min(index + 1200, len(data) - 1), 11)}:
+        with contextlib.suppress(InvalidVideo):
+            decode_clip(data[:cut], ALL, PixelBudget(), LIMITS)
+            continue
+        assert refusal(data[:cut]).code in ("video_parse_error", "invalid_video")
 
 
 def test_a_file_without_video_is_refused() -> None:
