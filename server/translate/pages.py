@@ -8,19 +8,28 @@ from server.errors import BadRequest
 
 Ranges = tuple[tuple[int, int | None], ...]
 
-_RANGE = re.compile(r"\s*([0-9]{1,7})\s*(?:(-)\s*([0-9]{1,7})?\s*)?")
+_RANGE = re.compile(r"\s*(\d{1,7})\s*(?:(-)\s*(\d{1,7})?\s*)?")
+"""Digits of every script: `int` reads them as well."""
+_DASHES = "\u2010\u2011\u2012\u2013\u2014\u2212\u0640\uff0d"
+"""Hyphens, dashes, the minus, the stroke that lengthens an Arabic word, and the wide hyphen."""
+_COMMAS = "\u060c\uff0c\u3001"
+"""The Arabic comma and those of Chinese and Japanese."""
+_MARKS = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff"
+"""Directions, which come along when text is copied."""
+_PLAIN = str.maketrans(dict.fromkeys(_DASHES, "-") | dict.fromkeys(_COMMAS, ",") | dict.fromkeys(_MARKS, ""))
 
 
 def page_ranges(pages: str | int | list[int], param: str) -> Ranges:
     """Inclusive ranges in the order in which they were named: "1-3,7,9-" is ((1, 3), (7, 7), (9, None)).
 
-    A range without an end goes to the last page. White space around numbers is allowed.
+    A range without an end goes to the last page. White space around numbers is allowed, and so are the digits, commas
+    and dashes of other scripts: "١–٣، ٧" is ((1, 3), (7, 7)).
 
     Raises:
         BadRequest: with `param`, for what is no such list, for page 0, and for a range that ends before it begins.
     """
     if isinstance(pages, str):
-        return tuple(_range(piece, param) for piece in pages.split(","))
+        return tuple(_range(piece, param) for piece in pages.translate(_PLAIN).split(","))
     numbers = [pages] if isinstance(pages, int) else pages
     if not numbers:
         raise BadRequest(f"Invalid '{param}': the list names no page. Leave it out for all pages.", param=param)

@@ -4,9 +4,9 @@ In two phases, so that the size a picture is wanted in can be chosen before its 
 reads the header and refuses what it can, `PictureFile.pixels` decodes.
 
 Pixels at full scale are those of Pillow, with which the reference (qwen-vl-utils) opens its pictures. Two things differ
-on purpose: the EXIF orientation is applied, since people send photographs as they look at them, and every kind of
-transparency goes onto white, not RGBA alone. Plain JPEGs take the shorter way through simplejpeg: libjpeg-turbo with
-Pillow's settings, hence the same pixels, without Pillow's copies.
+on purpose: the orientation in EXIF or XMP is applied, since people send photographs as they look at them, and every
+kind of transparency goes onto white, not RGBA alone. Plain JPEGs take the shorter way through simplejpeg: libjpeg-turbo
+with Pillow's settings, hence the same pixels, without Pillow's copies.
 
 The headers are read here and not by Pillow, whose readers are loops in Python that a file of a million tiny segments
 keeps busy for seconds, and which unpack metadata that nobody asked for. Pillow is handed what the picture is made of,
@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from PIL import GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
 from server.errors import ImageCode, InvalidImage
+from server.media.decoding.orientation import EXIF, XMP, Orientation
 from server.media.limits import DecodeLimits
 
 Pixels = NDArray[np.uint8]
@@ -236,13 +237,11 @@ _SCAN = re.compile(rb"\xff\xda")
 _MAX_TABLES = 1 << 16
 """Bytes of a JPEG's header that are no metadata: all tables that the standard allows take 3 KB, the rest is rubbish."""
 _PNG_KEPT = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
+_PNG_TEXTS = frozenset({b"tEXt", b"zTXt", b"iTXt"})
 _GIF_BLOCK = re.compile(rb"[!,;]")
 _MAX_RUBBISH = 1 << 16
 """Bytes between two blocks of a GIF, where none belong."""
 _GRAPHIC_CONTROL = 0xF9
-_EXIF = b"Exif\0\0"
-_ORIENTATION = 0x0112
-_SHORT, _LONG = 3, 4
 
 
 class _Refusal(Exception):
@@ -265,7 +264,7 @@ def _read_jpeg(data: bytes) -> Header:
     """Segments up to the first scan (ISO 10918-1, annex B)."""
     kept: list[Range] = [(0, 2)]
     frame: tuple[int, int, int, int] | None = None
-    orientation, spent, start, position = None, 0, 0, 2
+    orientation, spent, start, position = Orientation(), 0, 0, 2
     for _ in range(_most_pieces(data)):
         marker = _SEGMENT.search(data, position, position + _MAX_TABLES)
         if marker is None or spent > _MAX_TABLES:
@@ -276,8 +275,10 @@ def _read_jpeg(data: bytes) -> Header:
         position = marker.end() + max(2, length)
         if kind == _START_OF_SCAN:
             break
-        if kind == _APP1 and orientation is None and data.startswith(_EXIF, body):
-            orientation = read_orientation(memoryview(data)[body + len(_EXIF) : position])
+        if kind == _APP1 and data.startswith(EXIF, body):
+            orientation.add_exif(memoryview(data)[body:position])
+        elif kind == _APP1 and data.startswith(XMP, body):
+            orientation.add_xmp(memoryview(data)[body:position])
         if kind == _COMMENT or (_APP0 < kind <= _APP15 and kind != _APP14):  # APP0 and APP14 tell the colours
             continue
         kept.append((start, position))
@@ -295,7 +296,7 @@ def _read_jpeg(data: bytes) -> Header:
         raise _Refusal(f"The JPEG picture has more than {MAX_SCANS} scans.")
     width, height, kind, components = frame
     plain = kind in _PLAIN_FRAMES and components in (1, 3)
-    return Header(JPEG, width, height, (*kept, (start, len(data))), orientation or 1, plain)
+    return Header(JPEG, width, height, (*kept, (start, len(data))), orientation.value, plain)
 
 
 def _has_too_many_scans(data: bytes, start: int) -> bool:
@@ -318,7 +319,7 @@ def _has_too_many_scans(data: bytes, start: int) -> bool:
 def _read_png(data: bytes) -> Header:
     """Chunks (https://www.w3.org/TR/png-3/#5Chunk-layout). Those of animations go, so the default picture stays."""
     kept: list[Range] = [(0, 8)]
-    orientation, position = None, 8
+    orientation, position = Orientation(), 8
     if data[12:16] != b"IHDR":
         raise _Refusal(_DAMAGED)
     width, height = struct.unpack_from(">II", data, 16)
@@ -335,11 +336,13 @@ def _read_png(data: bytes) -> Header:
                 kept.append((start, position))
             if kind == b"IEND":
                 break
-        elif kind == b"eXIf" and orientation is None:
-            orientation = read_orientation(memoryview(data)[start + 8 : start + 8 + length])
+        elif kind == b"eXIf":
+            orientation.add_exif(memoryview(data)[start + 8 : start + 8 + length])
+        elif kind in _PNG_TEXTS:
+            orientation.add_png_text(kind, memoryview(data)[start + 8 : start + 8 + length])
     else:
         raise _too_many_pieces()
-    return Header(PNG, width, height, tuple(kept), orientation or 1)
+    return Header(PNG, width, height, tuple(kept), orientation.value)
 
 
 def _read_webp(data: bytes) -> Header:
@@ -355,18 +358,19 @@ def _read_webp(data: bytes) -> Header:
         width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", data, 26))
     else:
         raise _Refusal(_DAMAGED)
-    orientation, position = None, 12
+    orientation, position = Orientation(), 12
     for _ in range(_most_pieces(data)):
         if position + 8 > len(data):
             break
         kind, length = struct.unpack_from("<4sI", data, position)
-        if kind == b"EXIF" and orientation is None:
-            exif = memoryview(data)[position + 8 : position + 8 + length]
-            orientation = read_orientation(exif[len(_EXIF) :] if exif[: len(_EXIF)] == _EXIF else exif)
+        if kind == b"EXIF":
+            orientation.add_exif(memoryview(data)[position + 8 : position + 8 + length])
+        elif kind == b"XMP ":
+            orientation.add_xmp(memoryview(data)[position + 8 : position + 8 + length])
         position += 8 + length + length % 2
     else:
         raise _too_many_pieces()
-    return Header(WEBP, width, height, ((0, len(data)),), orientation or 1)
+    return Header(WEBP, width, height, ((0, len(data)),), orientation.value)
 
 
 def _read_gif(data: bytes) -> Header:
@@ -408,23 +412,6 @@ _READERS: Final[dict[bytes, Callable[[bytes], Header]]] = {
     b"RIFF": _read_webp,
     b"GIF8": _read_gif,
 }
-
-
-def read_orientation(tiff: bytes | memoryview) -> int:
-    """The orientation (1 to 8) in the first directory of EXIF data (TIFF 6.0, section 2); 1 where it cannot be read."""
-    try:
-        order = {b"II": "<", b"MM": ">"}[bytes(tiff[:2])]
-        directory: int = struct.unpack_from(f"{order}I", tiff, 4)[0]
-        entries: int = struct.unpack_from(f"{order}H", tiff, directory)[0]
-        entry = struct.Struct(f"{order}HHI").unpack_from
-        for at in range(directory + 2, directory + 2 + 12 * entries, 12):
-            tag, kind, count = entry(tiff, at)
-            if tag == _ORIENTATION and count == 1 and kind in (_SHORT, _LONG):
-                value: int = struct.unpack_from(order + ("H" if kind == _SHORT else "I"), tiff, at + 8)[0]
-                return value if 1 <= value <= 8 else 1
-    except (KeyError, struct.error):  # damaged metadata does not spoil the pixels
-        pass
-    return 1
 
 
 def sample(kind: str) -> bytes:

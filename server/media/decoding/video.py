@@ -76,6 +76,8 @@ _BOX = struct.Struct(">I4s")
 """Size and kind of a box of an MP4 or QuickTime file (ISO/IEC 14496-12, 4.2)."""
 _WIDE_BOX = struct.Struct(">8xQ")
 """Its size where that does not fit: the first is then 1."""
+MAX_BOXES = 10_000
+"""Of a file, before its index; a fragmented one has two for each fragment, behind it."""
 _DAMAGED = "The clip is damaged or cut off."
 _SEND = "send MP4, MOV, WEBM, MKV, GIF or AVI."
 
@@ -180,9 +182,11 @@ def _demuxer(data: bytes) -> str | None:
 
 
 def _index_is_cut_off(data: bytes) -> bool:
-    """Whether an MP4 or QuickTime file ends inside of its `moov` box: no track that was not found can be told missing."""
+    """Whether an MP4 or QuickTime file ends inside of its `moov` box: then a track that is not found may be cut off."""
     at = 0
-    while _demuxer(data) == "mov" and at + _BOX.size <= len(data):
+    for _ in range(MAX_BOXES if _demuxer(data) == "mov" else 0):
+        if at + _BOX.size > len(data):
+            return False
         size, kind = _BOX.unpack_from(data, at)
         if size == 1 and at + _WIDE_BOX.size <= len(data):
             size = _WIDE_BOX.unpack_from(data, at)[0]

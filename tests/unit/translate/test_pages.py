@@ -1,4 +1,4 @@
-"""Which pages a client asks for: printers' notation, read strictly."""
+"""Which pages a client asks for: printers' notation, read strictly, in every script."""
 
 from __future__ import annotations
 
@@ -26,6 +26,15 @@ HIGHEST = 9_999_999
         ("5,1,5", ((5, 5), (1, 1), (5, 5))),
         ("3-3", ((3, 3),)),
         ("9-,1", ((9, None), (1, 1))),
+        ("1–3", ((1, 3),)),
+        ("1—3,7−", ((1, 3), (7, None))),
+        ("1‑3,5‐6", ((1, 3), (5, 6))),
+        ("٣", ((3, 3),)),
+        ("١-٣، ٧،٩-", ((1, 3), (7, 7), (9, None))),
+        ("١–٣", ((1, 3),)),
+        ("۱۰-۱۲", ((10, 12),)),
+        ("１２－１４，１", ((12, 14), (1, 1))),
+        ("\u200f١\u200f-\u200e٣\u202c", ((1, 3),)),
         (4, ((4, 4),)),
         ([2, 1], ((2, 2), (1, 1))),
     ],
@@ -52,7 +61,11 @@ def test_pages_are_ranges_in_the_order_in_which_they_were_named(
         ("1.5", "write page numbers"),
         ("1e3", "write page numbers"),
         ("+1", "write page numbers"),
-        ("٣", "write page numbers"),
+        ("²", "write page numbers"),
+        ("Ⅳ", "write page numbers"),
+        ("\u200f", "write page numbers"),
+        ("1–3–5", "write page numbers"),
+        ("٠", "counted from 1"),
         ("99999999", "write page numbers"),
         ("0", "counted from 1"),
         ("0-3", "counted from 1"),
@@ -95,11 +108,11 @@ def pages_or_none(written: str) -> tuple[tuple[int, int | None], ...] | None:
         return None
 
 
-@given(st.text(alphabet="0123456789-, ٣x\n", max_size=20) | st.text(max_size=20))
+@given(st.text(alphabet="0123456789-–,، ٣۷x\n", max_size=20) | st.text(max_size=20))
 def test_any_text_is_pages_in_order_or_a_bad_request(written: str) -> None:
     pages = pages_or_none(written)
     if pages is not None:
-        assert len(pages) == written.count(",") + 1
+        assert len(pages) == len(re.findall("[,،，、]", written)) + 1
         assert all(1 <= first <= (last or first) <= HIGHEST for first, last in pages)
-        found = {int(number) for number in re.findall("[0-9]+", written)}
+        found = {int(number) for number in re.findall(r"\d+", written)}
         assert {number for pair in pages for number in pair if number} == found

@@ -20,7 +20,8 @@ import server.media.decoding.decode
 from server.demo.drawing import draw_shapes, draw_text
 from server.demo.fonts import pick_font
 from server.errors import InvalidImage
-from server.media.decoding.decode import MAX_SCANS, OVERSAMPLING, Pixels, open_picture, read_orientation
+from server.media.decoding.decode import MAX_SCANS, OVERSAMPLING, Pixels, open_picture
+from server.media.decoding.orientation import read_orientation
 from server.media.limits import DecodeLimits
 
 LIMITS = DecodeLimits()
@@ -416,15 +417,16 @@ def test_the_orientation_is_pillows(orientation: int, kind: str) -> None:
     [
         (b"II*\0\x08\0\0\0\1\0\x12\x01\3\0\1\0\0\0\x08\0\0\0", 8),
         (b"MM\0*\0\0\0\x08\0\1\x01\x12\0\4\0\0\0\1\0\0\0\5", 5),
-        (b"MM\0*\0\0\0\x08\0\1\x01\x12\0\2\0\0\0\1\0\0\0\5", 1),
+        (b"Exif\0\0MM\0*\0\0\0\x08\0\1\x01\x12\0\4\0\0\0\1\0\0\0\5", 5),
+        (b"MM\0*\0\0\0\x08\0\1\x01\x12\0\2\0\0\0\1\0\0\0\5", None),
         (b"MM\0*\0\0\0\x08\0\1\x01\x12\0\3\0\0\0\1\0\x09\0\0", 1),
-        (b"II*\0\xff\xff\xff\xff", 1),
-        (b"XX*\0\x08\0\0\0\1\0", 1),
-        (b"II", 1),
-        (b"", 1),
+        (b"II*\0\xff\xff\xff\xff", None),
+        (b"XX*\0\x08\0\0\0\1\0", None),
+        (b"II", None),
+        (b"", None),
     ],
 )
-def test_the_orientation_is_read_from_the_first_directory(tiff: bytes, expected: int) -> None:
+def test_the_orientation_is_read_from_the_first_directory(tiff: bytes, expected: int | None) -> None:
     assert read_orientation(tiff) == expected
 
 
