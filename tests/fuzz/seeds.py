@@ -113,6 +113,25 @@ def _rich_document() -> bytes:
     return document(_CONTENT, b"", _CONTENT, page=_RESOURCES + _ANNOTATIONS, more=parts, catalogue=fields)
 
 
+def _written_document() -> bytes:
+    """A page that leaves to its reader how it looks: notes in Arabic, letters without a font, a large unit."""
+    text = b"<%b>" % ("\ufeffمرحبا بالعالم 123".encode("utf-16-be")).hex().encode()
+    look = b"/DA(/Helv 12 Tf 0 0 1 rg)/F 4/MK<</BC[1 0 0]/BG[1 1 0]>>"
+    return document(
+        b"BT /A 20 Tf 9 70 Td (ABC) Tj ET BT /Helv 9 Tf 9 50 Td (Latin) Tj ET",
+        page=b"/UserUnit 1.5/Rotate 90/Annots[10 0 R 11 0 R 12 0 R]/Resources<</Font<</Helv 13 0 R/A 14 0 R>>>>",
+        catalogue=b"/AcroForm<</NeedAppearances true/Fields[10 0 R 11 0 R]/DR<</Font<</Helv 13 0 R>>>>>>",
+        more=[
+            b"<</Type/Annot/Subtype/Widget/FT/Tx/T(a)/V %b/Rect[9 9 99 29]%b>>" % (text, look),
+            b"<</Type/Annot/Subtype/Widget/FT/Tx/Ff 4096/Q 2/T(b)/V %b/Rect[99 9 150 90]%b>>" % (text, look),
+            b"<</Type/Annot/Subtype/FreeText/Contents %b/Rect[150 9 199 90]%b>>" % (text, look),
+            b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica/Encoding/WinAnsiEncoding>>",
+            b"<</Type/Font/Subtype/TrueType/BaseFont/Arial/FirstChar 65/LastChar 67/Widths[600 600 600]"
+            b"/Encoding<</Type/Encoding/Differences[65/afii10031/uni0645/Lslash]>>>>",
+        ],
+    )
+
+
 def _packed_document() -> bytes:
     """Objects inside an object stream and a cross-reference stream, as most programs write them today."""
     inner = {1: b"<</Type/Catalog/Pages 2 0 R>>", 2: b"<</Type/Pages/Count 1/Kids[3 0 R]>>"}
@@ -136,6 +155,7 @@ def _documents() -> Iterator[Seed]:
     scan = save(noise(160, 96), "PDF", save_all=True, append_images=[noise(mode="L"), noise(mode="1")])
     yield Seed("rich.pdf", "document", _rich_document())
     yield Seed("packed.pdf", "document", _packed_document())
+    yield Seed("written.pdf", "document", _written_document())
     yield Seed("encrypted.pdf", "document", encrypted(b"1 0 0 rg 0 0 50 50 re f"))
     yield Seed("scan.pdf", "document", scan)
 

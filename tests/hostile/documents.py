@@ -112,6 +112,27 @@ def action(kind: bytes) -> bytes:
     return make.page(catalogue=b"/OpenAction << /S %b >>" % kind)
 
 
+def notes(count: int, words: int) -> bytes:
+    """Notes in Arabic that do not say how they look."""
+    text = (b"\xfe\xff" + ("\u0645\u0631\u062d\u0628\u0627 " * words).encode("utf-16-be")).hex().encode()
+    note = b"<< /Type /Annot /Subtype /FreeText /Rect [9 9 290 400] /DA (/Helv 0 Tf) /Contents <%b> >>" % text
+    places = b" ".join(b"%d 0 R" % number for number in range(20, 20 + count))
+    return make.page(more=b"/Annots [%b]" % places, others=dict.fromkeys(range(20, 20 + count), note))
+
+
+def form_of_adobe() -> bytes:
+    """A dynamic XFA form."""
+    catalogue = b"/NeedsRendering true /AcroForm << /Fields [] /XFA 20 0 R >>"
+    return make.page(catalogue=catalogue, others={20: make.stream(b"<xdp/>")})
+
+
+def portfolio() -> bytes:
+    """A cover, and a file behind it."""
+    files = b"/Collection << >> /Names << /EmbeddedFiles << /Names [(a) 20 0 R] >> >>"
+    others = {20: b"<< /Type /Filespec /F (a) /EF << /F 21 0 R >> >>", 21: make.stream(b"a")}
+    return make.page(catalogue=files, others=others)
+
+
 PARSE: Final = "file_parse_error"
 LARGE: Final = "file_too_large"
 INVALID: Final = "invalid_file"
@@ -120,6 +141,9 @@ OTHER: Final = "unsupported_file_media_type"
 
 REFUSED: Final[dict[str, tuple[File, str]]] = {
     "a password": (lambda: make.encrypted(b"secret"), INVALID),
+    "a dynamic form": (form_of_adobe, INVALID),
+    "a portfolio": (portfolio, INVALID),
+    "1,500 long notes": (lambda: notes(1500, 500), PARSE),
     "17 pages": (lambda: make.pages(17), LARGE),
     "2,000 pages": (lambda: make.pages(2000), LARGE),
     "a million pages of one": (lambda: make.tree([b"3 0 R"] * 1_000_000, 1_000_000), LARGE),
@@ -140,6 +164,9 @@ REFUSED: Final[dict[str, tuple[File, str]]] = {
 ANSWERED: Final[dict[str, File]] = {
     "a page": make.page,
     "16 pages": lambda: make.pages(16),
+    "300 notes": lambda: notes(300, 9),
+    "a long note": lambda: notes(1, 100_000),
+    "a unit of a mile": lambda: make.page(more=b"/UserUnit 63360"),
     "an empty password": lambda: make.encrypted(b""),
     "two billion pages, it says": lambda: make.tree([b"3 0 R"], 2**31 - 1),
     "a page ten miles wide": lambda: make.page(box=b"[0 0 1000000 1000000]"),

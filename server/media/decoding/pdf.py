@@ -242,7 +242,7 @@ class _File:
         if not self._has_units:
             return 1.0
         target = io.BytesIO()
-        with PdfDocument.new() as alone:
+        with contextlib.suppress(PdfiumError), PdfDocument.new() as alone:  # of what is damaged, nothing is known
             alone.import_pages(self.document, [number - 1])
             alone.save(target)
         found = _USER_UNIT.search(target.getbuffer())

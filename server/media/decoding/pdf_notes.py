@@ -49,7 +49,7 @@ def written(page: Any, forms: Any) -> list[Written]:
     for number in range(min(pdfium.FPDFPage_GetAnnotCount(page), MAX_ANNOTATIONS)):
         with _annotation(page, number) as annotation:
             text = _text(annotation, forms)
-            if any(not is_western(letter) for letter in text):
+            if not all(map(is_western, set(text))):
                 has_look = pdfium.FPDFAnnot_HasKey(annotation, b"AP")
                 found.append(Written(number, text, _appearance(annotation) if has_look else None))
     return found

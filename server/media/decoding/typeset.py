@@ -7,7 +7,7 @@ bidirectional algorithm (UAX #9) orders them; lines are broken between words.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
@@ -28,7 +28,7 @@ SMALLEST: Final = 4.0
 """As small as text that says no size becomes to fit."""
 ASCENT, DESCENT, LEADING = 0.93, 0.24, 1.2
 """Above and below the line, and from line to line, in sizes: those of the higher font."""
-MAX_LETTERS: Final = 20_000
+MAX_LETTERS: Final = 10_000
 """More are left out: no box shows them."""
 _FONTS: Final = tuple(
     (hb.Font(face), frozenset(face.unicodes))
@@ -60,9 +60,15 @@ class _Word:
     width: float
 
 
+Line = tuple[_Word, ...]
+"""From left to right, as it is shown."""
+Shape = Callable[[str, bool | None], Line]
+"""As `_shaped`."""
+
+
 def has_letters(text: str) -> bool:
     """Whether the fonts here have every letter of `text`."""
-    return all(any(ord(letter) in letters for _, letters in _FONTS) for letter in text if _is_seen(letter))
+    return all(any(ord(letter) in letters for _, letters in _FONTS) for letter in set(text) if _is_seen(letter))
 
 
 def typeset(text: str, width: float, height: float, style: Style) -> bytes:
@@ -71,16 +77,17 @@ def typeset(text: str, width: float, height: float, style: Style) -> bytes:
     What does not fit is cut off at the edge, as in viewers; letters that no font has are left out.
     """
     paragraphs = unicodedata.normalize("NFC", text[:MAX_LETTERS]).splitlines()
-    size, lines = _fitted(paragraphs, width - 2 * MARGIN, height, style)
+    # Kept for this text alone: what one document says is nothing that a later one could learn.
+    size, lines = _fitted(paragraphs, width - 2 * MARGIN, height, style, cache(_shaped))
     below = height - MARGIN - ASCENT * size if style.wraps else height / 2 - (ASCENT - DESCENT) / 2 * size
     drawn = bytearray(b"q 0 0 %.4g %.4g re W n\n" % (width, height))
     for line in lines:
-        spare = width - 2 * MARGIN - size * sum(word.width for word in line)
+        spare = width - 2 * MARGIN - size * _width(line)
         x = MARGIN + spare * style.align / 2
         for word in line:
             for glyph, right, up in word.glyphs:
                 if -size < x + right * size < width:  # the rest is outside
-                    drawn += _placed(_outline(word.font, glyph), x + right * size, below + up * size, size)
+                    drawn += _placed(word.font, glyph, x + right * size, below + up * size, size)
             x += word.width * size
         below -= LEADING * size
         if below < -size:
@@ -88,13 +95,13 @@ def typeset(text: str, width: float, height: float, style: Style) -> bytes:
     return bytes(drawn + b"Q\n")
 
 
-def _fitted(paragraphs: list[str], width: float, height: float, style: Style) -> tuple[float, list[list[_Word]]]:
+def _fitted(paragraphs: list[str], width: float, height: float, style: Style, shape: Shape) -> tuple[float, list[Line]]:
     """The size, and the lines in it."""
 
-    def lines(size: float) -> list[list[_Word]]:
+    def lines(size: float) -> list[Line]:
         if not style.wraps:
-            return [_shaped(" ".join(paragraphs), None)]
-        return [line for paragraph in paragraphs for line in _broken(paragraph, width / size)]
+            return [shape(" ".join(paragraphs), None)]
+        return [line for paragraph in paragraphs for line in _broken(paragraph, width / size, shape)]
 
     if style.size:
         return style.size, lines(style.size)
@@ -102,38 +109,38 @@ def _fitted(paragraphs: list[str], width: float, height: float, style: Style) ->
     size = max(size, SMALLEST)
     while size > SMALLEST:
         found = lines(size)
-        widest = max((sum(word.width for word in line) for line in found), default=0.0)
+        widest = max(map(_width, found), default=0.0)
         if widest * size <= width and (not style.wraps or len(found) * LEADING * size <= height - 2 * MARGIN):
             return size, found
         size = max(SMALLEST, size * 0.9)
     return size, lines(size)
 
 
-def _broken(paragraph: str, width: float) -> Iterator[list[_Word]]:
+def _broken(paragraph: str, width: float, shape: Shape) -> Iterator[Line]:
     """The lines of a paragraph, none wider than `width` sizes but where a word is."""
     base = next((unicodedata.bidirectional(c) in _RIGHT_TO_LEFT for c in paragraph if c.isalpha()), False)
     line: list[str] = []
-    spent, space = 0.0, _width(_shaped(" ", None))
+    spent, space = 0.0, _width(shape(" ", None))
     for word in paragraph.split(" "):
-        wide = _width(_shaped(word, None))
+        wide = _width(shape(word, None))
         if line and spent + space + wide > width:
-            yield _shaped(" ".join(line), base)
+            yield shape(" ".join(line), base)
             line, spent = [], 0.0
         spent += wide + (space if line else 0.0)
         line.append(word)
-    yield _shaped(" ".join(line), base)
+    yield shape(" ".join(line), base)
 
 
-def _width(words: list[_Word]) -> float:
+def _width(words: Line) -> float:
     return sum(word.width for word in words)
 
 
-def _shaped(line: str, right_to_left: bool | None) -> list[_Word]:
+def _shaped(line: str, right_to_left: bool | None) -> Line:
     """The words of a line as they stand from left to right; by its first letter where it is not said from where."""
     base = None if right_to_left is None else "R" if right_to_left else "L"
     shown = str(get_display(line, base_dir=base)) if line else ""
     pieces = [("".join(run), runs_left) for runs_left, run in groupby(shown, _runs_left)]
-    return [_word(run[::-1] if runs_left else run, runs_left) for run, runs_left in pieces]
+    return tuple(_word(run[::-1] if runs_left else run, runs_left) for run, runs_left in pieces)
 
 
 def _runs_left(letter: str) -> bool:
@@ -158,16 +165,15 @@ def _word(text: str, runs_left: bool) -> _Word:
 
 
 class _Pen:
-    """Writes an outline down: steps of one operator and its coordinates, in sizes."""
+    """Writes an outline down as operators, in units of its font."""
 
-    def __init__(self, unit: int) -> None:
-        self._unit = unit
+    def __init__(self) -> None:
         self._at = (0.0, 0.0)
-        self.steps: list[tuple[bytes, tuple[tuple[float, float], ...]]] = []
+        self.written = bytearray()
 
     def _add(self, operator: bytes, *points: tuple[float, float]) -> None:
         self._at = points[-1]
-        self.steps.append((operator, tuple((x / self._unit, y / self._unit) for x, y in points)))
+        self.written += b" ".join((*(b"%.6g %.6g" % point for point in points), operator)) + b" "
 
     def moveTo(self, point: tuple[float, float]) -> None:  # noqa: N802  the names are fontTools'
         self._add(b"m", point)
@@ -180,34 +186,25 @@ class _Pen:
 
     def qCurveTo(self, middle: tuple[float, float], end: tuple[float, float]) -> None:  # noqa: N802
         """A PDF has curves of the third degree alone; this one of the second is exactly one of those."""
-        first, second = (
-            tuple(a + (b - a) * 2 / 3 for a, b in zip(corner, middle, strict=True)) for corner in (self._at, end)
-        )
-        self._add(b"c", (first[0], first[1]), (second[0], second[1]), end)
+        (x, y), (a, b) = self._at, middle
+        first = x + (a - x) * 2 / 3, y + (b - y) * 2 / 3
+        second = end[0] + (a - end[0]) * 2 / 3, end[1] + (b - end[1]) * 2 / 3
+        self._add(b"c", first, second, end)
 
     def closePath(self) -> None:  # noqa: N802
-        self.steps.append((b"h", ()))
-
-
-Outline = tuple[tuple[bytes, tuple[tuple[float, float], ...]], ...]
+        self.written += b"h "
 
 
 @cache
-def _outline(font: int, glyph: int) -> Outline:
-    face = _FONTS[font][0]
-    pen = _Pen(face.face.upem)
-    face.draw_glyph_with_pen(glyph, pen)
-    return tuple(pen.steps)
+def _outline(font: int, glyph: int) -> bytes:
+    pen = _Pen()
+    _FONTS[font][0].draw_glyph_with_pen(glyph, pen)
+    return bytes(pen.written)
 
 
-def _placed(outline: Outline, x: float, y: float, size: float) -> bytes:
-    if not outline:
-        return b""
-    steps = (
-        b" ".join((*(b"%.2f %.2f" % (x + size * a, y + size * b) for a, b in points), operator))
-        for operator, points in outline
-    )
-    return b" ".join(steps) + b" f\n"
+def _placed(font: int, glyph: int, x: float, y: float, size: float) -> bytes:
+    outline, scale = _outline(font, glyph), size / _FONTS[font][0].face.upem
+    return b"q %.6f 0 0 %.6f %.2f %.2f cm %bf Q\n" % (scale, scale, x, y, outline) if outline else b""
 
 
 def _is_seen(letter: str) -> bool:

@@ -304,7 +304,7 @@ def drawn(content: bytes, width: float, height: float) -> np.ndarray:
 def test_any_text_in_any_box_is_operators_that_a_reader_takes(text: str, box: tuple[int, int], style: Style) -> None:
     content = typeset(text, *box, style)
     assert content.isascii()
-    assert content.count(b"q ") == content.count(b"Q\n") == 1
+    assert content.count(b"q ") == content.count(b"Q\n")
     drawn(content, *box)
 
 
