@@ -170,6 +170,7 @@ class _File:
     document: PdfDocument
     param: str | None
     _fonts_before: int = field(default_factory=pdf_fonts.asked)
+    _unmet_before: int = field(default_factory=pdf_fonts.unmet)
     _has_units: bool | None = None
 
     def refuse_covers(self) -> None:
@@ -206,7 +207,7 @@ class _File:
             if forms:
                 pdfium.FORM_OnAfterLoadPage(page, forms)
             _load_fonts(page)
-            complete = typeset_anew(page, forms, texts)
+            complete = typeset_anew(page, forms, texts, has_wide_fonts=pdf_fonts.unmet() == self._unmet_before)
             pdf_fonts.stand_in(True)
             pixels = _painted(page, forms, height, width)
             # Where no font was asked for, the document has them all.

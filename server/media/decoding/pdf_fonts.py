@@ -50,6 +50,7 @@ class _Fonts:
     def __init__(self) -> None:
         self.stand_in = False
         self.asked = 0
+        self.unmet = 0
         self._data = (FONT_DIR / STAND_IN).read_bytes()  # in memory, since a worker can open no files
         self._tables = dict(_tables(self._data))
         self._machine: Any = pdfium.FPDF_GetDefaultSystemFontInfo()
@@ -76,7 +77,10 @@ class _Fonts:
         found: int | None = self._machine.contents.MapFont(self._machine, weight, italic, charset, pitch, face, exact)
         if found:
             return found
-        return OURS if charset in ALPHABETS or (self.stand_in and charset == pdfium.FXFONT_ANSI_CHARSET) else None
+        if charset in ALPHABETS or (self.stand_in and charset == pdfium.FXFONT_ANSI_CHARSET):
+            return OURS
+        self.unmet += charset not in (pdfium.FXFONT_ANSI_CHARSET, pdfium.FXFONT_SYMBOL_CHARSET)
+        return None
 
     def _get(self, _: object, face: Any) -> int | None:
         found: int | None = self._machine.contents.GetFont(self._machine, face)
@@ -120,6 +124,11 @@ pdfium.FPDF_SetSystemFontInfo(ctypes.byref(_fonts.info))
 def stand_in(on: bool) -> None:
     """Whether a font that is asked for from now on shall stand in for another that lacks a letter."""
     _fonts.stand_in = on
+
+
+def unmet() -> int:
+    """How often it has asked for one with Chinese, Japanese, Korean or other letters that nobody has."""
+    return _fonts.unmet
 
 
 def asked() -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import codecs
 import ctypes
 import re
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -55,8 +56,12 @@ def written(page: Any, forms: Any) -> list[Written]:
     return found
 
 
-def typeset_anew(page: Any, forms: Any, texts: list[Written]) -> bool:
-    """Replace those appearances that PDFium has made since; False where letters of one of them may be missing."""
+def typeset_anew(page: Any, forms: Any, texts: list[Written], *, has_wide_fonts: bool) -> bool:
+    """Replace those appearances that PDFium has made since; False where letters of one of them may be missing.
+
+    What no font here has is left to PDFium, which draws fields in the machine's Chinese, Japanese and Korean fonts:
+    `has_wide_fonts` says that it lacked none.
+    """
     complete = True
     for one in texts:
         with _annotation(page, one.number) as annotation:
@@ -66,7 +71,8 @@ def typeset_anew(page: Any, forms: Any, texts: list[Written]) -> bool:
             if has_letters(one.text):
                 _replace(annotation, forms, one.text, made, pdfium.FPDFPage_GetRotation(page))
             else:
-                complete = False
+                is_field = pdfium.FPDFAnnot_GetSubtype(annotation) == pdfium.FPDF_ANNOT_WIDGET
+                complete &= is_field and has_wide_fonts and has_letters("".join(filter(_is_narrow, one.text)))
     return complete
 
 
@@ -77,6 +83,11 @@ def is_western(letter: str) -> bool:
     except UnicodeEncodeError:
         return letter.isspace()
     return True
+
+
+def _is_narrow(letter: str) -> bool:
+    """Whether it is none of the wide letters of Chinese, Japanese and Korean (UAX #11)."""
+    return unicodedata.east_asian_width(letter) not in ("W", "F")
 
 
 def _text(annotation: Any, forms: Any) -> str:

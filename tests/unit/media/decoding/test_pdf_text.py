@@ -267,6 +267,12 @@ def test_a_page_whose_letters_are_missing_says_so() -> None:
     assert page.is_complete == bool(dark(page.pixels).any())
 
 
+def test_a_field_whose_letters_are_missing_says_so() -> None:
+    page = only(field("中文"))
+    assert page.is_complete == bool(dark(page.pixels).any())
+    assert not only(field("中文 \U00013000")).is_complete
+
+
 def test_text_that_is_not_shown_is_not_missed() -> None:
     """As behind a scan whose letters a program has read."""
     assert only(chinese("中文文件", shown=False)).is_complete
