@@ -14,7 +14,7 @@ from PIL import Image
 from server.core import ClipSource, DocumentSource, PictureSource, PixelBudget, Source
 from server.errors import ApiError
 from server.media.decoding.patches import patchify
-from server.media.estimate import HEAD_CHARACTERS, UNKNOWN_PAGES, UNKNOWN_PIXELS, decode_memory, estimated_tokens
+from server.media.estimate import HEAD_BYTES, UNKNOWN_PAGES, UNKNOWN_PIXELS, decode_memory, estimated_tokens
 from server.media.limits import WorkLimits
 from server.media.pixels import PixelLimits, picture_tokens, target_size
 from server.media.workers.jobs import ClipJob, File, PagesJob, PictureJob
@@ -74,7 +74,7 @@ def test_turning_a_picture_upright_changes_nothing(orientation: int) -> None:
 
 
 def test_a_photograph_with_much_metadata_is_still_guessed_exactly() -> None:
-    data = jpeg(640, 480, icc_profile=b"x" * (HEAD_CHARACTERS // 2))
+    data = jpeg(640, 480, icc_profile=b"x" * (HEAD_BYTES * 2 // 3))
     assert estimate(source(data_url(data))) == real_tokens(640, 480, PixelBudget())
 
 
@@ -83,7 +83,7 @@ def test_a_photograph_with_much_metadata_is_still_guessed_exactly() -> None:
     [
         "https://example.org/picture.png",
         "file:///picture.png",
-        "data:image/gif;base64,R0lGODlhAQABAAAAACw=",
+        "data:image/gif;base64,R0lGODlh",
         "data:image/png;base64,",
         "data:image/png;base64",
         "data:image/png;base64,iVBORw0KGgo=",
@@ -119,7 +119,7 @@ def test_all_that_a_request_holds_is_added_up() -> None:
 
 @given(st.text())
 def test_no_url_breaks_it(url: str) -> None:
-    assert estimate(source(url)) == UNKNOWN
+    assert estimate(source(url)) > 0
 
 
 @given(
