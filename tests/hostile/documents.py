@@ -239,7 +239,7 @@ URLS: Final[dict[str, tuple[str, str]]] = {
     "another scheme": ("ftp://good.test/x.pdf", "invalid_file_url"),
     "broken base64": ("data:application/pdf;base64,%%%%", "invalid_base64_file"),
     "plain text that is no base64": ("hello world, this is no base64 at all", "invalid_base64_file"),
-    "another media type": ("data:text/html;base64,AAAA", OTHER),
+    "another media type": ("data:text/html;base64,PGh0bWw+", OTHER),
     "nothing": ("", "empty_file"),
 }
 

@@ -165,7 +165,7 @@ def _directories(data: bytes) -> Iterator[Page]:
             first = at + struct.calcsize(layout.count)
             yield _page(data, layout, first, count)
             (at,) = struct.unpack_from(layout.offset, data, first + count * layout.entry_size)
-    except struct.error:
+    except (struct.error, OverflowError):
         raise NotTiff from None
 
 

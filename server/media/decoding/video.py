@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 from server.core import FrameChoice, PixelBudget
 from server.errors import ApiError, ImageCode, invalid_media
 from server.media import formats
+from server.media.decoding.mpeg import has_too_many_tables
 from server.media.decoding.resize import resize
 from server.media.frames import ClipLimits, check_choice, frame_size, sampled_frames
 
@@ -60,6 +61,7 @@ MARGINS = 1 << 18
 """Pixels."""
 WIDEST_PIXEL = 16
 """Sides of a pixel that is not square; those of real clips are below 4, and beyond that it is taken for rubbish."""
+TRANSPORT_STREAM = "mpegts"
 MAX_TRACKS = 100
 """Tracks of a file, sound and subtitles included; FFmpeg's own default is 1000."""
 
@@ -134,7 +136,7 @@ def decode_clip(
     except (ApiError, MemoryError):
         raise
     except _Refusal as refusal:
-        if refusal.code in _UNKNOWN and _index_is_cut_off(data):
+        if refusal.code in _UNKNOWN and found.demuxer == "mov" and _index_is_cut_off(data):
             raise invalid_media("video", _DAMAGED, code="image_parse_error", param=param) from None
         raise invalid_media("video", refusal.message, code=refusal.code, param=param) from None
     except Exception as error:  # FFmpeg's errors are many, and hostile bytes reach parts of PyAV that raise others
@@ -183,6 +185,8 @@ def _index_is_cut_off(data: bytes) -> bool:
 
 def _open(data: bytes, demuxer: str, limits: ClipLimits) -> InputContainer:
     """The file as FFmpeg sees it; its first frames are decoded to learn their size."""
+    if demuxer == TRANSPORT_STREAM and has_too_many_tables(data):
+        raise _damaged()
     options = {
         "format_whitelist": demuxer,  # for formats inside, such as the subtitles of an AVI file
         "protocol_whitelist": "none",
