@@ -17,8 +17,10 @@ from server.media.workers.jobs import Job, PictureJob
 
 HEAD_BYTES = 3 << 15
 """The size of a JPEG stands behind its metadata, which often hold a small picture of their own."""
-DECODED_BYTES_A_PIXEL = 12
-"""At most, of the decoders that are used: RGBA beside RGB, and what resizing keeps."""
+DECODED_BYTES_A_PIXEL = 15
+"""At most, of most decoders that are used: RGBA or CMYK beside RGB, and what resizing keeps."""
+MORE_BYTES_A_PIXEL = {"WebP": 18, "HEIC": 18}
+"""Of libwebp, which has two canvases, and libheif, which has planes of brightness and colour."""
 FILE_COPIES = 3
 LEAST_MEMORY = 16 << 20
 UNKNOWN_PIXELS = 1_000_000
@@ -80,7 +82,9 @@ def decode_memory(job: Job, files: Sequence[bytes], most: int) -> int:
     size = size_in_header(head or b"")
     if size is None:
         return most
-    return min(most, size[0] * size[1] * DECODED_BYTES_A_PIXEL + FILE_COPIES * len(files[0]) + LEAST_MEMORY)
+    found = formats.recognised(head or b"")
+    each = MORE_BYTES_A_PIXEL.get(found.name if found else "", DECODED_BYTES_A_PIXEL)
+    return min(most, size[0] * size[1] * each + FILE_COPIES * len(files[0]) + LEAST_MEMORY)
 
 
 def _head(url: Url) -> bytes:

@@ -253,6 +253,10 @@ PICTURES_ANSWERED: Final[dict[str, Make]] = {
 CLIPS_REFUSED: Final[dict[str, tuple[Make, str]]] = {
     "PNG: frames larger than the picture": (lambda: apng(4, size=(30_000, 30_000)), "video_parse_error"),
     "PNG: an hour a frame": (lambda: apng(4, delay=65_535), "video_too_large"),
+    "PNG: an animation without pixels": (
+        lambda: apng(4).replace(struct.pack(">II", 8, 8), bytes(8)),
+        "video_parse_error",
+    ),
     "PNG: half an animation": (lambda: cut(CLIPS["PNG, animated"](), 0.6), "video_parse_error"),
     "WebP: 36,001 frames": (lambda: webp_frames(36_001), "video_too_large"),
     "WebP: four hours a frame": (long_webp, "video_too_large"),

@@ -132,6 +132,8 @@ def _frames(animation: _Animation, indices: Sequence[int]) -> Iterator[Pixels]:
 def _check(animation: _Animation, limits: ClipLimits, param: str | None) -> None:
     total, seconds, pixels = len(animation.seconds), sum(animation.seconds), animation.width * animation.height
     message = ""
+    if not pixels:
+        raise _refusal("The animation has no pixels.", param)
     if pixels > limits.max_source_pixels:
         size = f"{animation.width}x{animation.height}"
         message = f"The clip's frames are {size} pixels, more than the {limits.max_source_pixels} allowed."
