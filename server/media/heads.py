@@ -19,11 +19,17 @@ def first_bytes(content: bytes, size: int, *, base64: bool, escaped: bool = Fals
     if not base64:
         return content[:size]
     head = content[: size * 4 // 3 + 4]
+    is_whole = len(head) == len(content)
     for written, meant in (*(ESCAPES if escaped else ()), *(PERCENT if b"%" in head else ())):
         head = head.replace(written, meant)
-    # Half of an escape, or a character behind the last whole byte, is of no use.
-    head = head.translate(URL_SAFE, WHITESPACE).rstrip(b"\\%").rstrip(b"=")
-    head = head[: len(head) // 4 * 4] if len(head) > 4 else head
+    head = head.translate(URL_SAFE, WHITESPACE)
+    if not head:
+        return b""
+    head = head.rstrip(b"=") if is_whole else head.rstrip(b"\\%")  # half of an escape is of no use
+    if not is_whole:
+        head = head[: len(head) // 4 * 4]
+    if not head:
+        return None
     try:
         return pybase64.b64decode(head + b"=" * (-len(head) % 4), validate=True)
     except ValueError:
