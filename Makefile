@@ -82,6 +82,10 @@ walks: setup-dev ## send whole, broken and damaged requests on random walks; ARG
 fuzz: setup-dev ## feed broken files to the decoders; ARGS="--minutes 10"
 	@$(PYTHON_IN_VENV) -m tests.fuzz $(ARGS)
 
+.PHONY: corpus
+corpus: setup-dev ## post every file of DIR to a server, and compare with Pillow, pypdfium2 and PyAV; ARGS="--url ..."
+	@$(PYTHON_IN_VENV) -m tests.corpus $(if $(DIR),"$(DIR)",$(error DIR=... names the folder)) $(ARGS)
+
 .PHONY: startup-bench
 startup-bench: setup ## time our start against that of vLLM's server
 	@$(PYTHON_IN_VENV) -m clients.bench.startup $(ARGS)

@@ -35,7 +35,7 @@ Status, type and code follow the OpenAI API, so that SDKs raise the exception th
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, cast
 
 MAX_RETRY_AFTER_S = 60
 """OpenAI's SDKs follow Retry-After up to a minute; a longer wait they take for no advice at all."""
@@ -152,6 +152,14 @@ def invalid_media(kind: MediaKind, message: str, *, code: ImageCode, param: str 
         return InvalidImage(message, code=code, param=param)
     error = InvalidVideo if kind == "video" else InvalidFile
     return error(message, code=code.replace("image_file", "image").replace("image", kind), param=param)
+
+
+def as_kind(error: BadRequest, kind: MediaKind) -> BadRequest:
+    """The error of a picture, which is part of a clip or document here, as the error of that; another as it is."""
+    if not isinstance(error, InvalidImage):
+        return error
+    code = cast("ImageCode", error.code)
+    return invalid_media(kind, error.message, code=code, param=error.param)
 
 
 class Unauthorized(ApiError):

@@ -24,7 +24,6 @@ from server.core import (
     Caller,
     Clip,
     Conversation,
-    DocumentSource,
     EngineState,
     Event,
     Finished,
@@ -256,7 +255,7 @@ def media_facts(opened: Sequence[Opened], placed: Sequence[Placed]) -> tuple[Med
 def _fact(opened: Opened, picture: Picture, tokens: int) -> MediaFact:
     fact = MediaFact(
         param=opened.source.param,
-        kind="page" if isinstance(opened.source, DocumentSource) else "image",
+        kind="image" if picture.page is None else "page",
         original_size=picture.original_size,
         resized_size=picture.resized_size,
         tokens=tokens,

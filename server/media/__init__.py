@@ -6,6 +6,8 @@ limits      what pictures, clips and documents may cost
 checks      what is refused before anything is fetched or decoded, and what a request has used so far
 memory      how much all requests at work may take together; they wait for their share
 sources     a url -> bytes in the request, an address to fetch from, or a file of this machine
+formats     the table of formats: what a file is, by its first bytes, and what it becomes
+heads       the first bytes of a file that is still in base64
 headers     how large a picture says it is
 estimate    what a source will cost, by its header
 digest      names for prepared pictures: equal names mean equal patches
@@ -30,8 +32,13 @@ workers/    processes in a box, with little memory and time
 
 decoding/   bytes to patches, in a worker
     decode      bytes of a picture file -> upright RGB pixels
+    heif        HEIC and AVIF pictures, by their own libraries
+    tiff        the pages of a scan
     video       bytes of a clip file -> the frames that the model sees
+    mpeg        what no transport stream of a camera has
+    animation   animated PNG and WebP files, and pictures, as clips
     pdf         bytes of a PDF -> pixels of its pages
     resize      Pillow's bicubic filter, at several times its speed
+    samples     a small file for each of these ways
     patches     pixels -> patches, in the order of the vision tower
 """

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import pybase64
-
 from server.core import ClipSource, DocumentSource, PictureSource, RawString, Source, Url
-from server.errors import ApiError
+from server.errors import ApiError, MediaKind
+from server.media import formats
+from server.media.formats import Becomes
 from server.media.headers import size_in_header
+from server.media.heads import first_bytes
 from server.media.limits import WorkLimits
 from server.media.pixels import FRAMES, target_size
 from server.media.sources import MAX_HEADER, base64_start
-from server.media.workers.jobs import File, Job, PictureJob
+from server.media.workers.jobs import Job, PictureJob
 
-HEAD_CHARACTERS = 1 << 17
-"""Of base64. The size of a JPEG stands behind its metadata, which often hold a small picture of their own."""
-DECODED_BYTES_A_PIXEL = 12
-"""At most, of the decoders that are used: RGBA beside RGB, and what resizing keeps."""
+HEAD_BYTES = 3 << 15
+"""The size of a JPEG stands behind its metadata, which often hold a small picture of their own."""
+DECODED_BYTES_A_PIXEL = 15
+"""At most, of most decoders that are used: RGBA or CMYK beside RGB, and what resizing keeps."""
+MORE_BYTES_A_PIXEL = {"WebP": 18, "HEIC": 18}
+"""Of libwebp, which has two canvases, and libheif, which has planes of brightness and colour."""
 FILE_COPIES = 3
 LEAST_MEMORY = 16 << 20
 UNKNOWN_PIXELS = 1_000_000
 """Of what is not here yet: what cameras and scanners send is mostly larger, what web pages show is smaller."""
 UNKNOWN_FRAMES = 64
 UNKNOWN_PAGES = 4
+KINDS: dict[type[Source], MediaKind] = {PictureSource: "image", ClipSource: "video", DocumentSource: "file"}
+"""Of the parts that sources of one file come from."""
 
 
 def estimated_tokens(sources: Sequence[Source], work: WorkLimits) -> int:
@@ -33,20 +38,29 @@ def estimated_tokens(sources: Sequence[Source], work: WorkLimits) -> int:
 
 def _tokens(source: Source, work: WorkLimits) -> int:
     unknown = work.tokens(min(source.budget.max_pixels or UNKNOWN_PIXELS, UNKNOWN_PIXELS, work.pixels.max_pixels))
-    match source:
-        case PictureSource():
-            return _picture_tokens(source, work) or unknown
-        case ClipSource(is_file=False):
-            return unknown * len(source.urls) // FRAMES
-        case ClipSource():
+    if isinstance(source, ClipSource) and not source.is_file:
+        return unknown * len(source.urls) // FRAMES
+    kind = KINDS[type(source)]
+    head = _head(source.urls[0] if isinstance(source, ClipSource) else source.url)
+    match _made_of(head, kind):
+        case Becomes.PICTURE:
+            return _picture_tokens(head, source, work) or unknown
+        case Becomes.CLIP:
             return work.tokens(min(work.clips.total_pixels, work.clips.frame_max_pixels * UNKNOWN_FRAMES)) // FRAMES
-        case DocumentSource():
-            return unknown * UNKNOWN_PAGES
+        case Becomes.PAGES:
+            pages = UNKNOWN_PAGES if kind == "file" or formats.recognised(head) is formats.PDF else 1
+            return (_picture_tokens(head, source, work) or unknown) * pages
 
 
-def _picture_tokens(source: PictureSource, work: WorkLimits) -> int:
+def _made_of(head: bytes, kind: MediaKind) -> Becomes:
+    """What a file becomes; what the part is made for, where that cannot be told yet."""
+    found = formats.recognised(head)
+    return (found and formats.made_of(found, kind)) or formats.MADE_FOR[kind]
+
+
+def _picture_tokens(head: bytes, source: Source, work: WorkLimits) -> int:
     """From the picture's own header; 0 where that cannot be read here. No pixel is decoded."""
-    size = _size_in_header(source.url)
+    size = size_in_header(head)
     if size is None:
         return 0
     try:
@@ -63,39 +77,23 @@ def decode_memory(job: Job, files: Sequence[bytes], most: int) -> int:
     """
     if not isinstance(job, PictureJob):
         return most
-    size = _size_of_file(files[0], job.files[0])
+    file = job.files[0]
+    head = first_bytes(files[0], HEAD_BYTES, base64=file.base64, escaped=file.escaped)
+    size = size_in_header(head or b"")
     if size is None:
         return most
-    return min(most, size[0] * size[1] * DECODED_BYTES_A_PIXEL + FILE_COPIES * len(files[0]) + LEAST_MEMORY)
+    found = formats.recognised(head or b"")
+    each = MORE_BYTES_A_PIXEL.get(found.name if found else "", DECODED_BYTES_A_PIXEL)
+    return min(most, size[0] * size[1] * each + FILE_COPIES * len(files[0]) + LEAST_MEMORY)
 
 
-def _size_of_file(content: bytes, file: File) -> tuple[int, int] | None:
-    head = content[:HEAD_CHARACTERS]
-    if not file.base64:
-        return size_in_header(head)
-    if file.escaped:
-        head = _without_escapes(head)
-    return _size_in_base64(head)
-
-
-def _size_in_base64(head: bytes) -> tuple[int, int] | None:
-    try:
-        return size_in_header(pybase64.b64decode(head[: len(head) // 4 * 4]))
-    except ValueError:
-        return None
-
-
-def _without_escapes(head: bytes) -> bytes:
-    for escaped, plain in ((b"\\/", b"/"), (b"\\u002B", b"+"), (b"\\u002b", b"+")):
-        head = head.replace(escaped, plain)
-    return head
-
-
-def _size_in_header(url: Url) -> tuple[int, int] | None:
-    """Width and height in pixels, of a picture that came along."""
-    head = url.head(HEAD_CHARACTERS) if isinstance(url, RawString) else url[:HEAD_CHARACTERS].encode("ascii", "replace")
-    start = base64_start(head[:MAX_HEADER].decode("latin-1"), is_raw=isinstance(url, RawString))
+def _head(url: Url) -> bytes:
+    """The first bytes of a file that came along, else none."""
+    if isinstance(url, RawString):
+        head, is_raw, escaped = url.head(HEAD_BYTES * 4 // 3), True, url.is_escaped
+    else:
+        head, is_raw, escaped = url[: HEAD_BYTES * 4 // 3].encode("ascii", "replace"), False, False
+    start = base64_start(head[:MAX_HEADER].decode("latin-1"), is_raw=is_raw)
     if start is None or head[:MAX_HEADER].partition(b":")[0] != b"data":
-        return None
-    content = head[start:]
-    return _size_in_base64(_without_escapes(content) if isinstance(url, RawString) and url.is_escaped else content)
+        return b""
+    return first_bytes(head[start:], HEAD_BYTES, base64=True, escaped=escaped) or b""

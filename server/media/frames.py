@@ -98,13 +98,16 @@ def sampled_frames(
     max_frames, tells how many frames, an even number; these are spread evenly, the first and the last included. Where
     qwen-vl-utils would pass the operator's ceiling, fewer are taken.
 
+    A clip of a single frame counts as one that shows it twice, and its span of time does not matter: as in a list of
+    frames, where an odd number repeats the last.
+
     `video_fps` is positive. Raises BadRequest as `check_choice`, and where the clip has too few frames for `nframes` or
-    within its span of time; InvalidVideo (invalid_video) for a clip of a single frame.
+    within its span of time.
     """
     _check_frames(choice, limits, param)
     if total_frames < FRAMES:
-        message = "The clip has only one frame, and a clip needs two: send it as a picture."
-        raise invalid_media("video", message, code="invalid_image", param=param)
+        _count(FRAMES, video_fps, choice, limits, param)
+        return [0] * FRAMES, video_fps
     start, end = _frame_range(total_frames, video_fps, choice, param)
     available = end - start + 1
     n = _count(available, video_fps, choice, limits, param)

@@ -18,11 +18,13 @@ import anyio.to_thread
 from server.core import Opened, Picture, Reading, Source
 from server.errors import InternalError, invalid_media
 from server.media.cache import ByteCache, Together
-from server.media.checks import Checked, Spent, check
+from server.media.checks import Checked, Spent, check, check_counts, check_size, settle
 from server.media.digest import digest_of
 from server.media.estimate import decode_memory, estimated_tokens
 from server.media.fetching.files import Folders
 from server.media.fetching.remote import RemoteFiles
+from server.media.formats import HEAD_BYTES
+from server.media.heads import first_bytes
 from server.media.limits import RequestLimits, WorkLimits, patch_memory
 from server.media.memory import HeldBytes, MemoryBudget
 from server.media.pixels import picture_tokens
@@ -48,6 +50,15 @@ class Loaded:
     data: bytes
     base64: bool
     escaped: bool = False
+
+    @property
+    def head(self) -> bytes | None:
+        """How the file begins; None where its base64 cannot be read."""
+        return first_bytes(self.data, HEAD_BYTES, base64=self.base64, escaped=self.escaped)
+
+
+Ready = tuple[Checked, Sequence[Loaded]]
+"""A source whose files are here, and of which it is known what they are."""
 
 
 class Preparer:
@@ -122,14 +133,15 @@ class Preparer:
         spent = Spent(self._limits)
         spent.add_inline(checked)
         request = _Request(self, checked, tenant, spent)
-        most = min(self._limits.max_tokens, sum(one.most_tokens for one in checked))
         with ExitStack() as shares:
             with self._counted(spent, tenant):
                 # Before the share is taken: a slow host must not hold memory that others wait for.
-                files = await request.load()
+                ready = await request.load()
+                check_counts([one for one, _ in ready], self._limits)
+                most = min(self._limits.max_tokens, sum(one.most_tokens for one, _ in ready))
                 share = shares.enter_context(await self.memory.share(patch_memory(most, self.work.pixels)))
-                pictures = await request.decode(files)
-                del files
+                pictures = await request.decode(ready)
+                del ready
             share.shrink(patch_memory(spent.tokens, self.work.pixels))
             yield [Opened(one.source, found) for one, found in zip(checked, pictures, strict=True)]
 
@@ -144,6 +156,14 @@ class Preparer:
     def estimated_tokens(self, sources: Sequence[Source]) -> int:
         """How many prompt tokens the sources will take, guessed in no time."""
         return estimated_tokens(sources, self.work) if sources else 0
+
+    def settle(self, checked: Checked, files: Sequence[Loaded]) -> Checked:
+        """What is to be done with a source whose files are here; raises as `checks.settle`."""
+        settled = settle(checked, [file.head for file in files], self._limits, self.work)
+        if len(files) == 1:
+            [content], [file] = settled.contents, files
+            check_size(settled.job, content.size if isinstance(content, Inline) else len(file.data), self._limits)
+        return settled
 
     async def load(self, content: Content, tenant: str, spent: Spent) -> Loaded:
         """The bytes of one file, from wherever they are."""
@@ -222,18 +242,19 @@ class _Request:
         self._loading: Together[tuple[str, str], Loaded] = Together()
         self._loaded: dict[tuple[str, str], Loaded] = {}
 
-    async def load(self) -> list[list[Loaded]]:
+    async def load(self) -> list[Ready]:
         """The files of every source; raises the first failure, alone."""
-        return await _all(self._load_all, [checked.contents for checked in self._checked])
+        return await _all(self._load_all, self._checked)
 
-    async def decode(self, files: Sequence[Sequence[Loaded]]) -> list[Pictures]:
+    async def decode(self, sources: Sequence[Ready]) -> list[Pictures]:
         """The pictures of every source; raises the first failure, alone."""
-        return await _all(self._decode, list(zip(self._checked, files, strict=True)))
+        return await _all(self._decode, sources)
 
-    async def _load_all(self, contents: Sequence[Content]) -> list[Loaded]:
-        return await _all(self._load, contents)
+    async def _load_all(self, checked: Checked) -> Ready:
+        files = await _all(self._load, checked.contents)
+        return self._house.settle(checked, files), files
 
-    async def _decode(self, source: tuple[Checked, Sequence[Loaded]]) -> Pictures:
+    async def _decode(self, source: Ready) -> Pictures:
         checked, files = source
         pictures = await self._house.decode(checked.job, files, self._tenant)
         merge = self._house.work.pixels.merge

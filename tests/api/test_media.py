@@ -230,8 +230,8 @@ def test_the_reply_says_what_became_of_everything_when_asked(house: House, strea
         ({"type": "file", "file": {"file_data": pdf((1, 1, 1))}, "pages": "x"}, "pages", "invalid_value"),
         ({"type": "file", "file": {"file_data": pdf((1, 1, 1))}, "dpi": 9999}, "file.file_data", "invalid_value"),
         ({"type": "file", "file": {"file_id": "file-1"}}, "file.file_id", None),
-        ({"type": "image_url", "image_url": {"url": pdf((1, 1, 1))}}, "image_url.url", "unsupported_image_media_type"),
-        ({"type": "image_url", "image_url": {"url": film()}}, "image_url.url", "unsupported_image_media_type"),
+        ({"type": "video_url", "video_url": {"url": pdf((1, 1, 1))}}, "video_url.url", "unsupported_video_media_type"),
+        ({"type": "file", "file": {"file_data": film()}, "pages": "1"}, "file.file_data", "invalid_file"),
     ],
 )
 def test_what_cannot_be_shown_is_refused_by_name(

@@ -93,7 +93,7 @@ def test_a_long_picture_is_read_with_whatever_escapes_a_client_writes(house: Hou
     [("AAAA====", "invalid_base64_image"), ("AA\\u0000A", "invalid_base64_image"), ("\\x41", "invalid_base64_image")],
 )
 def test_a_long_picture_that_is_no_base64_is_refused(house: House, ending: str, code: str) -> None:
-    content = json.dumps(body([image_url(data_url(bytes(9000)) + "ENDING")])).replace("ENDING", ending)
+    content = json.dumps(body([image_url(data_url(plain(RED) + bytes(9000)) + "ENDING")])).replace("ENDING", ending)
     reply = house.http.post(CHAT, content=content, headers={"content-type": "application/json"})
     error = error_of(reply, 400)
     assert (error["code"], error["param"]) == (code, "messages[0].content[0].image_url.url")
@@ -192,13 +192,13 @@ WRONG: dict[str, tuple[Any, str, str]] = {
     "not a picture": (image_url(b"Hello, I am a text."), "invalid_image_format", "image_url.url"),
     "an empty picture": (image_url("data:image/png;base64,"), "empty_image_file", "image_url.url"),
     "a picture cut off": (image_url(plain(RED)[:60]), "image_parse_error", "image_url.url"),
-    "a media type of no picture": (
-        image_url(data_url(b"%PDF-1.7", "application/pdf")),
+    "a document that is none of pages": (
+        image_url(data_url(b"PK\x03\x04" + bytes(26) + b"word/document.xml", "image/png")),
         "unsupported_image_media_type",
         "image_url.url",
     ),
     "a format that is not offered": (
-        image_url(b"II*\0" + bytes(100)),
+        image_url(b"8BPS" + bytes(100)),
         "unsupported_image_media_type",
         "image_url.url",
     ),

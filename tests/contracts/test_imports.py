@@ -232,12 +232,17 @@ def test_sockets_are_opened_by_the_fetcher_and_the_listener_alone() -> None:
 
 def test_clips_documents_and_fast_pictures_are_decoded_in_worker_processes_alone() -> None:
     """What parses strangers' files in C never runs where other requests' memory is."""
-    pdf = ("pdf", "pdf_fonts", "pdf_notes")
-    for package, files in (("av", ("video",)), ("pypdfium2", pdf), ("simplejpeg", ("decode",)), ("PIL", ("decode",))):
+    for package, *found in (
+        ("av", "video"),
+        ("pypdfium2", "pdf", "pdf_fonts", "pdf_notes"),
+        ("simplejpeg", "decode"),
+        ("pillow_heif", "heif"),
+        ("PIL", "animation", "decode", "heif", "samples"),
+    ):
         assert importers(package) - {"server/engine/inputs.py"} == {
-            f"server/media/decoding/{file}.py" for file in files
+            f"server/media/decoding/{file}.py" for file in found
         } | {file for file in importers(package) if file.startswith("server/demo/")}
-    assert loaded("av,pypdfium2,simplejpeg,PIL,torch", "server.launch") == []
+    assert loaded("av,pypdfium2,simplejpeg,pillow_heif,PIL,torch", "server.launch") == []
     # httpx serves the rules of addresses as a parser of URLs; a client of it would be a second way out.
     assert importers("httpx") <= {"server/media/fetching/fetch.py", "server/media/fetching/addresses.py"}
     clients = {"Client", "AsyncClient", "get", "post", "request", "stream"}

@@ -124,7 +124,8 @@ def _try_again(files: list[Path], valid: list[Seed], child: Child) -> int:
     kinds = {Path(seed.name).suffix: seed.kind for seed in reversed(valid)}
     verdicts = []
     for file in files:
-        kind: Kind = "clip" if file.name.startswith("clip") else kinds[file.suffix]
+        named = next((kind for kind in KINDS if file.name.startswith(kind)), None)
+        kind: Kind = named or kinds[file.suffix]
         verdicts.append(child.judge(kind, file.read_bytes()))
         print(f"{verdicts[-1].fate:8} {verdicts[-1].seconds:6.2f} s  {file}: {verdicts[-1].detail.strip()}")
     return 1 if any(verdict.fate == "fault" for verdict in verdicts) else 0

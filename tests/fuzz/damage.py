@@ -7,6 +7,7 @@ import struct
 import zlib
 from collections.abc import Callable, Sequence
 from random import Random
+from typing import Literal
 
 NUMBERS = (0, 1, 2, 3, 7, 8, 16, 31, 32, 63, 64, 127, 128, 255, 256, 1023, 32767, 32768, 65535, 65536, 2**24 - 1)
 LARGE_NUMBERS = (*NUMBERS, 2**31 - 1, 2**31, 2**32 - 1, 2**32 - 8, 2**63 - 1, 2**64 - 1)
@@ -182,15 +183,38 @@ def _with_sizes(pieces: Sequence[bytes]) -> bytes:
 
 
 def _boxes(data: bytes) -> list[bytes]:
-    """MP4: boxes, with those inside `moov` and the like on their own; their sizes stay as they are."""
-    return re.split(
-        rb"(?s)(?=....(?:ftyp|moov|mvhd|trak|tkhd|mdia|mdhd|hdlr|minf|stbl|st[a-z]{2}|mdat|edts|elst))", data
-    )
+    """MP4, HEIC and AVIF: boxes, with those inside `moov` and the like on their own; their sizes stay as they are."""
+    movie = rb"ftyp|moov|mvhd|trak|tkhd|mdia|mdhd|hdlr|minf|stbl|st[a-z]{2}|mdat|edts|elst"
+    picture = rb"meta|pitm|iloc|iinf|infe|iref|idat|iprp|ipco|ipma|ispe|pixi|irot|imir|clap|auxC|hvcC|av1C|colr"
+    return re.split(rb"(?s)(?=....(?:" + movie + rb"|" + picture + rb"))", data)
 
 
 def _blocks(data: bytes) -> list[bytes]:
     """GIF: extensions and frames."""
     return re.split(rb"(?=!\xf9\x04|!\xfe|!\xff\x0b|,\0\0)", data)
+
+
+def _entries(data: bytes) -> list[bytes]:
+    """TIFF: the entries of the first directory, and what stands before and behind them."""
+    order: Literal["little", "big"] = "little" if data[:1] == b"I" else "big"
+    start = int.from_bytes(data[4:8], order) + 2
+    end = start + 12 * int.from_bytes(data[start - 2 : start], order)
+    return [data[:start], *(data[at : at + 12] for at in range(start, min(end, len(data)), 12)), data[end:]]
+
+
+def _fields(data: bytes) -> list[bytes]:
+    """BMP: the numbers of its headers, and the rest."""
+    return [data[:2], *(data[at : at + 4] for at in range(2, 54, 4)), data[54:]]
+
+
+def _packets(data: bytes) -> list[bytes]:
+    """A transport stream."""
+    return [data[at : at + 188] for at in range(0, len(data), 188)]
+
+
+def _codes(data: bytes) -> list[bytes]:
+    """An MPEG stream: from start code to start code."""
+    return re.split(rb"(?=\0\0\x01[\xb0-\xef])", data)
 
 
 def _objects(data: bytes) -> list[bytes]:
@@ -204,5 +228,9 @@ _FORMATS: dict[re.Pattern[bytes], tuple[Callable[[bytes], list[bytes]], Callable
     re.compile(rb"RIFF"): (_riff, _with_sizes),
     re.compile(rb"(?s)....ftyp"): (_boxes, _plain),
     re.compile(rb"GIF8"): (_blocks, _plain),
+    re.compile(rb"II\*\0|MM\0\*"): (_entries, _plain),
+    re.compile(rb"BM"): (_fields, _plain),
+    re.compile(rb"(?s)G.{187}G"): (_packets, _plain),
+    re.compile(rb"\0\0\x01\xba"): (_codes, _plain),
     re.compile(rb"%PDF"): (_objects, _plain),
 }

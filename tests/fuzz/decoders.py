@@ -7,9 +7,11 @@ from typing import Final
 
 from server.core import FrameChoice, PixelBudget
 from server.errors import ApiError
-from server.media.decoding.decode import open_picture
+from server.media.decoding.animation import decode_animation
+from server.media.decoding.decode import open_page, open_pages, open_picture
 from server.media.decoding.pdf import draw_pages
 from server.media.decoding.video import decode_clip
+from server.media.formats import Decoder, recognised
 from server.media.frames import ClipLimits
 from server.media.limits import DecodeLimits, DocumentLimits
 from tests.fuzz.seeds import Kind
@@ -47,13 +49,22 @@ def _picture(data: bytes) -> None:
 
 
 def _document(data: bytes) -> None:
+    found = recognised(data)
+    if found is not None and found.pages is Decoder.PILLOW:
+        for page in open_pages(data, param="here")[: DOCUMENTS.max_pages]:
+            open_page(data, page, PICTURES, param="here").pixels()
+        return
     for _, pixels, _ in draw_pages(data, (), None, DOCUMENTS, param="here"):
         if pixels.size > 3 * DOCUMENTS.max_pixels:
             raise AssertionError(f"a page has {pixels.shape}")
 
 
 def _clip(data: bytes) -> None:
-    clip = decode_clip(data, FrameChoice(), FRAMES, CLIPS, param="here")
+    found = recognised(data)
+    if found is not None and found.clip is not Decoder.FFMPEG and found.picture:
+        clip = decode_animation(data, FrameChoice(), FRAMES, CLIPS, PICTURES, param="here")
+    else:
+        clip = decode_clip(data, FrameChoice(), FRAMES, CLIPS, param="here")
     if len(clip.frames) % 2 or 0 in clip.frames.shape:
         raise AssertionError(f"frames are {clip.frames.shape}")
 

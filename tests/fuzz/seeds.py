@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,7 +13,10 @@ import numpy as np
 from av.video.stream import VideoStream
 from PIL import Image
 
+from server.media.formats import FORMATS
+from tests import media_files
 from tests.fuzz.pdf_files import assemble, document, encrypted, form, stream
+from tests.media_files import Make
 
 Kind = Literal["picture", "document", "clip"]
 
@@ -28,7 +32,24 @@ class Seed:
 
 def seeds() -> list[Seed]:
     """All of them, the same on every machine but for what encoders of other versions write."""
-    return [*_pictures(), *_documents(), *_clips()]
+    return [*_pictures(), *_documents(), *_clips(), *_others()]
+
+
+OTHERS: dict[Kind, tuple[Mapping[str, Make], tuple[str, ...]]] = {
+    "picture": (media_files.PICTURES, ("HEIC", "AVIF", "animated AVIF", "BMP", "DIB", "TIFF")),
+    "clip": (media_files.CLIPS, ("PNG", "WebP", "animated AVIF", "MPEG-TS", "MPEG", "3GP")),
+    "document": (media_files.DOCUMENTS, ("TIFF",)),
+}
+"""Formats whose files are made elsewhere."""
+
+
+def _others() -> Iterator[Seed]:
+    for kind, (files, names) in OTHERS.items():
+        for name, make in files.items():
+            if name.partition(",")[0] in names and name != "HEIC, in tiles":  # which is large
+                found = next(one for one in FORMATS if one.name == name.partition(",")[0])
+                title = "-".join(re.findall(r"\w+", name.lower()))
+                yield Seed(f"{kind}-{title}{found.endings[0]}", kind, make())
 
 
 # ---- Pictures ---------------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ from typing import Any, Final
 
 from tests.e2e.asking import data_url
 from tests.hostile import pdf_files as make
-from tests.hostile.bodies import RED
 from tests.hostile.case import Case, answered, borne, refused, said, text
 from tests.hostile.house import House
 from tests.hostile.packing import MIB
@@ -154,10 +153,9 @@ REFUSED: Final[dict[str, tuple[File, str]]] = {
     "a catalogue that is not there": (lambda: make.page().replace(b"/Root 1 0 R", b"/Root 7 0 R"), PARSE),
     "a catalogue without pages": (lambda: make.written({1: b"<< /Type /Catalog >>"}), PARSE),
     "noise": (lambda: b"%PDF-1.7\n" + bytes(range(256)) * 100, PARSE),
-    "a PNG": (lambda: RED, NONE),
-    "HTML": (lambda: b"<!doctype html><html></html>", NONE),
-    "PostScript": (lambda: b"%!PS-Adobe-3.0\n(/etc/passwd) run", NONE),
-    "a Word document": (lambda: b"PK\x03\x04" + bytes(100), NONE),
+    "HTML": (lambda: b"<!doctype html><html></html>", OTHER),
+    "PostScript": (lambda: b"%!PS-Adobe-3.0\n(/etc/passwd) run", OTHER),
+    "a Word document": (lambda: b"PK\x03\x04" + bytes(100), OTHER),
     "words": (lambda: b"no document at all", NONE),
     "a program": (lambda: b"\x7fELF\x02\x01\x01" + bytes(100), NONE),
 }
@@ -234,12 +232,12 @@ URLS: Final[dict[str, tuple[str, str]]] = {
     "a forbidden name": ("http://loopback.test/x.pdf", "invalid_file_url"),
     "a file": ("file:///etc/passwd", "file_not_found"),
     "a redirect to loopback": ("http://good.test/to?http%3A%2F%2F127.0.0.1%2F", "invalid_file_url"),
-    "a host that serves HTML": ("http://good.test/html", NONE),
+    "a host that serves HTML": ("http://good.test/html", OTHER),
     "a host that never ends": ("http://good.test/endless", LARGE),
     "another scheme": ("ftp://good.test/x.pdf", "invalid_file_url"),
     "broken base64": ("data:application/pdf;base64,%%%%", "invalid_base64_file"),
     "plain text that is no base64": ("hello world, this is no base64 at all", "invalid_base64_file"),
-    "another media type": ("data:text/html;base64,AAAA", OTHER),
+    "another media type": ("data:text/html;base64,PGh0bWw+", OTHER),
     "nothing": ("", "empty_file"),
 }
 

@@ -97,7 +97,7 @@ def draw_pages(
     with _opened(data, password, param) as document:
         file = _File(data, document, param)
         file.refuse_covers()
-        for number in _chosen(pages, len(document), limits, param):
+        for number in chosen_pages(pages, len(document), limits, param):
             pixels, complete = file.drawn(number, used, limits.max_pixels, fit)
             if not complete and limits.refuse_missing_letters:
                 message = f"Letters of page {number} would be missing: embed the document's fonts when you write it."
@@ -143,9 +143,10 @@ def _opened(data: bytes, password: str | None, param: str | None) -> PdfDocument
     raise _refusal("The document is damaged or cut off.", "image_parse_error", param)
 
 
-def _chosen(
+def chosen_pages(
     pages: Sequence[tuple[int, int | None]], count: int, limits: DocumentLimits, param: str | None
 ) -> Iterator[int]:
+    """The numbers of the pages that are asked for, of a document that has `count`. Raises as `draw_pages`."""
     if count < 1:
         raise _refusal("The document has no pages.", "image_parse_error", param)
     has = f"The document has {'1 page' if count == 1 else f'{count} pages'}"

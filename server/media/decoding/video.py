@@ -13,7 +13,6 @@ Pixels that are not square, as those of camcorders and DVDs, are made so, as pla
 from __future__ import annotations
 
 import io
-import re
 import struct
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -34,12 +33,27 @@ from numpy.typing import NDArray
 
 from server.core import FrameChoice, PixelBudget
 from server.errors import ApiError, ImageCode, invalid_media
+from server.media import formats
+from server.media.decoding.mpeg import has_too_many_tables
 from server.media.decoding.resize import resize
 from server.media.frames import ClipLimits, check_choice, frame_size, sampled_frames
 
 Pixels = NDArray[np.uint8]
 
-CODECS = ("h264", "hevc", "vp8", "vp9", "libdav1d", "mpeg4", "h263", "mpeg2video", "mjpeg", "prores", "gif")
+CODECS = (
+    "h264",
+    "hevc",
+    "vp8",
+    "vp9",
+    "libdav1d",
+    "mpeg4",
+    "h263",
+    "mpeg1video",
+    "mpeg2video",
+    "mjpeg",
+    "prores",
+    "gif",
+)
 """The decoders that FFmpeg may use, by its own names; libdav1d is for AV1."""
 GENERATE_STAMPS: int = Flags.gen_pts.value  # type: ignore[assignment]  # its published type is wrong
 """PyAV lets FFmpeg guess the time stamps that a file lacks, as AVI does; torchcodec goes without them."""
@@ -47,31 +61,10 @@ MARGINS = 1 << 18
 """Pixels."""
 WIDEST_PIXEL = 16
 """Sides of a pixel that is not square; those of real clips are below 4, and beyond that it is taken for rubbish."""
+TRANSPORT_STREAM = "mpegts"
 MAX_TRACKS = 100
 """Tracks of a file, sound and subtitles included; FFmpeg's own default is 1000."""
 
-_DEMUXERS = (
-    (re.compile(rb".{4}ftyp(?!heic|heix|hevc|mif1|msf1|avif|avis)", re.DOTALL), "mov"),
-    (re.compile(rb".{4}(moov|mdat|wide|free|skip|pnot)", re.DOTALL), "mov"),
-    (re.compile(rb"\x1aE\xdf\xa3"), "matroska"),
-    (re.compile(rb"GIF8[79]a"), "gif"),
-    (re.compile(rb"RIFF.{4}AVI ", re.DOTALL), "avi"),
-)
-"""First bytes, and FFmpeg's name of the demuxer for them: MP4, QuickTime and 3GP; WEBM and Matroska; GIF; AVI."""
-_OTHERS = (
-    (re.compile(rb"\xff\xd8\xff|\x89PNG\r\n|RIFF.{4}WEBP|.{4}ftyp|BM.{12}|II\*\0|MM\0\*", re.DOTALL), "a picture"),
-    (re.compile(rb"\s*#EXTM3U"), "a playlist"),
-    (re.compile(rb"\s*ffconcat version"), "a playlist"),
-    (re.compile(rb"\s*(<\?xml[^>]*>\s*)?(<!--.{0,400}?-->\s*)?<(MPD|SmoothStreamingMedia)", re.DOTALL), "a playlist"),
-    (re.compile(rb"\s*<(!doctype html|html|head|body)", re.IGNORECASE), "an HTML page"),
-    (re.compile(rb"%PDF-"), "a PDF document"),
-    (re.compile(rb"G.{187}G", re.DOTALL), "an MPEG transport stream"),
-    (re.compile(rb"\0\0\x01[\xba\xb3]"), "an MPEG program stream"),
-    (re.compile(rb"FLV\x01"), "a Flash video"),
-    (re.compile(rb"0&\xb2u\x8ef\xcf\x11"), "a Windows Media file"),
-    (re.compile(rb"OggS"), "an Ogg file"),
-    (re.compile(rb"ID3|RIFF.{4}WAVE|fLaC|\xff[\xf2\xf3\xfb]", re.DOTALL), "a sound file"),
-)
 _BOX = struct.Struct(">I4s")
 """Size and kind of a box of an MP4 or QuickTime file (ISO/IEC 14496-12, 4.2)."""
 _WIDE_BOX = struct.Struct(">8xQ")
@@ -79,7 +72,6 @@ _WIDE_BOX = struct.Struct(">8xQ")
 MAX_BOXES = 10_000
 """Of a file, before its index; a fragmented one has two for each fragment, behind it."""
 _DAMAGED = "The clip is damaged or cut off."
-_SEND = "send MP4, MOV, WEBM, MKV, GIF or AVI."
 
 Turn = tuple[bool, int, int]
 """How to set a frame upright: whether rows and columns change places; then the steps through both, 1 or -1."""
@@ -104,15 +96,10 @@ class DecodedClip:
     """When each frame is shown, counted from the beginning of the clip."""
 
 
-def is_clip(data: bytes) -> bool:
-    """Whether the first bytes are those of a file that `decode_clip` may open. A GIF is a clip and a picture alike."""
-    return _demuxer(data) is not None
-
-
 def decode_clip(
     data: bytes, choice: FrameChoice, budget: PixelBudget, limits: ClipLimits, *, param: str | None = None
 ) -> DecodedClip:
-    """The frames of an MP4, QuickTime, WEBM, Matroska, GIF or AVI file that `choice` takes, as large as `budget` asks.
+    """The frames of a clip file that FFmpeg reads (see `formats`) that `choice` takes, as large as `budget` asks.
 
     Memory holds the file twice, one decoder's frames at full size, and the resized frames; what FFmpeg takes for the
     index of a hostile file (24 bytes for each frame that it claims) is left to the limit of the process. Uses one
@@ -128,11 +115,13 @@ def decode_clip(
     the machine has no memory for an allowed clip.
     """
     check_choice(choice, budget, limits, param=param)
+    found = formats.recognised(data)
+    if found is None:
+        raise formats.unknown(data, "video", param)
+    if found.clip is not formats.Decoder.FFMPEG:
+        raise formats.misplaced(found, "video", param)
     try:
-        demuxer = _demuxer(data)
-        if demuxer is None:
-            raise _unknown(data)
-        with _open(data, demuxer, limits) as container:
+        with _open(data, found.demuxer, limits) as container:
             track = _read_track(container, len(data), limits)
             indices, fps = sampled_frames(track.total, track.fps, choice, limits, param=param)
 
@@ -147,7 +136,7 @@ def decode_clip(
     except (ApiError, MemoryError):
         raise
     except _Refusal as refusal:
-        if refusal.code in _UNKNOWN and _index_is_cut_off(data):
+        if refusal.code in _UNKNOWN and found.demuxer == "mov" and _index_is_cut_off(data):
             raise invalid_media("video", _DAMAGED, code="image_parse_error", param=param) from None
         raise invalid_media("video", refusal.message, code=refusal.code, param=param) from None
     except Exception as error:  # FFmpeg's errors are many, and hostile bytes reach parts of PyAV that raise others
@@ -177,14 +166,10 @@ def _damaged() -> _Refusal:
 # ---- The file -----------------------------------------------------------------------------------------
 
 
-def _demuxer(data: bytes) -> str | None:
-    return next((name for pattern, name in _DEMUXERS if pattern.match(data)), None)
-
-
 def _index_is_cut_off(data: bytes) -> bool:
     """Whether an MP4 or QuickTime file ends inside of its `moov` box: then a track that is not found may be cut off."""
     at = 0
-    for _ in range(MAX_BOXES if _demuxer(data) == "mov" else 0):
+    for _ in range(MAX_BOXES):
         if at + _BOX.size > len(data):
             return False
         size, kind = _BOX.unpack_from(data, at)
@@ -198,17 +183,10 @@ def _index_is_cut_off(data: bytes) -> bool:
     return False
 
 
-def _unknown(data: bytes) -> _Refusal:
-    if not data:
-        return _Refusal("The clip file is empty.", "empty_image_file")
-    for pattern, name in _OTHERS:
-        if pattern.match(data):
-            return _Refusal(f"The file is {name}: {_SEND}", "unsupported_image_media_type")
-    return _Refusal(f"The file is not a clip of a known format: {_SEND}", "invalid_image_format")
-
-
 def _open(data: bytes, demuxer: str, limits: ClipLimits) -> InputContainer:
     """The file as FFmpeg sees it; its first frames are decoded to learn their size."""
+    if demuxer == TRANSPORT_STREAM and has_too_many_tables(data):
+        raise _damaged()
     options = {
         "format_whitelist": demuxer,  # for formats inside, such as the subtitles of an AVI file
         "protocol_whitelist": "none",

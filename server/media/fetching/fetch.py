@@ -52,9 +52,9 @@ _PLAIN_ENCODINGS = frozenset({"", "identity", "aws-chunked", "binary", "none", "
 _LOOKUP_BEFORE_PROXY_S = 2.0
 """For a name that perhaps only the proxy knows."""
 _ACCEPT: dict[MediaKind, bytes] = {
-    "image": b"image/jpeg, image/png, image/webp, image/gif",
-    "video": b"video/mp4, video/webm, video/*;q=0.9, image/gif",
-    "file": b"application/pdf",
+    "image": b"image/jpeg, image/png, image/webp, image/gif, */*;q=0.5",
+    "video": b"video/mp4, video/webm, video/*;q=0.9, image/gif, */*;q=0.5",
+    "file": b"application/pdf, */*;q=0.5",
 }
 
 

@@ -66,11 +66,13 @@ class ClipJob(Job):
 
 @dataclass(frozen=True, slots=True)
 class PagesJob(Job):
-    """The pages of a PDF, each resized to `budget`."""
+    """The pages of a document or scan, each resized to `budget`."""
 
     pages: tuple[tuple[int, int | None], ...] = ()
     dpi: float | None = None
     password: str | None = field(default=None, repr=False)
+    as_picture: bool = False
+    """Whether a scan of a single page is a picture: it stands where one is expected."""
 
 
 LETTERS_MISSING = (
@@ -170,7 +172,7 @@ def require_wanted(job: Job, cuts: Sequence[Cut], limits: WorkLimits) -> None:
         raise ValueError("a worker's answer is not what it was asked for")
 
 
-def _is_picture(job: PictureJob, cuts: Sequence[Cut]) -> bool:
+def _is_picture(job: Job, cuts: Sequence[Cut]) -> bool:
     return len(cuts) == 1 and cuts[0].patches.grid_thw[0] == 1 and cuts[0].fps is None and cuts[0].page is None
 
 
@@ -179,6 +181,8 @@ def _is_clip(job: ClipJob, cuts: Sequence[Cut]) -> bool:
 
 
 def _are_pages(job: PagesJob, cuts: Sequence[Cut]) -> bool:
+    if job.as_picture and _is_picture(job, cuts):
+        return True
     ranges = job.pages or ((1, None),)
     return all(
         cut.fps is None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -16,12 +16,15 @@ import numpy as np
 import orjson
 import pybase64
 
-from server.errors import BadRequest, InvalidFile, InvalidImage
-from server.media.decoding.decode import open_picture, sample
+from server.errors import BadRequest, InvalidFile, InvalidImage, as_kind
+from server.media import formats
+from server.media.decoding.animation import decode_animation
+from server.media.decoding.decode import open_page, open_pages, open_picture
 from server.media.decoding.patches import cut_into
-from server.media.decoding.pdf import draw_pages
+from server.media.decoding.pdf import Fit, chosen_pages, draw_pages
 from server.media.decoding.resize import resize
-from server.media.decoding.video import decode_clip
+from server.media.decoding.samples import CLIPS, PAGES, PICTURES
+from server.media.decoding.video import DecodedClip, decode_clip
 from server.media.frames import listed_frame_size
 from server.media.limits import WorkLimits, too_many_tokens
 from server.media.pixels import FRAMES, target_size
@@ -34,16 +37,9 @@ seccomp()  # as all that is heavy: once, for all workers
 
 FEW = 4096
 """Prompt tokens; more than a sample has."""
-REHEARSED = ("PNG", "JPEG", "WEBP", "GIF")
-DOCUMENT = (
-    b"%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n2 0 obj<</Type/Pages/Kids[3 0 R]/Count 1>>endobj\n"
-    b"3 0 obj<</Type/Page/Parent 2 0 R/MediaBox[0 0 99 99]/Annots[<</Type/Annot/Subtype/FreeText/Rect[9 9 99 50]/F 4"
-    b"/DA(/Helv 9 Tf 0 g)/Contents<feff0645>>>]/Contents 4 0 R/Resources<</Font<</F<</Type/Font"
-    b"/Subtype/Type1/BaseFont/Helvetica>>>>>>>>endobj\n"
-    b"4 0 obj<</Length 26>>stream\nBT /F 9 Tf (x) Tj ET     \nendstream endobj\n"
-    b"trailer<</Root 1 0 R>>"
-)
-"""A page with a letter on it and one in a note: fonts are looked for when one is first needed."""
+ShownPage = tuple[int | None, Octets, tuple[str, ...]]
+"""The number of a page, its pixels, and what its reader should know."""
+Samples = Mapping[str, Callable[[], bytes]]
 WHITESPACE = b" \t\r\n\f\v"
 STANDARD = bytes.maketrans(b"-_", b"+/")
 
@@ -66,10 +62,13 @@ def rehearse(limits: WorkLimits) -> None:
 
     In the worker, not where all are forked from: what draws and resizes would start threads there.
     """
-    pictures = {kind: sample(kind) for kind in REHEARSED}
-    jobs: list[tuple[Job, bytes]] = [(PictureJob("", FEW), content) for content in pictures.values()]
-    jobs += [(ClipJob("", FEW), pictures["GIF"]), (PagesJob("", FEW), DOCUMENT)]
-    for job, content in jobs:
+    kinds: tuple[tuple[Job, Samples], ...] = (
+        (PictureJob("", FEW), PICTURES),
+        (ClipJob("", FEW), CLIPS),
+        (PagesJob("", FEW), PAGES),
+    )
+    for job, make in ((job, make) for job, samples in kinds for make in samples.values()):
+        content = make()
         memory = Growing()
         with contextlib.suppress(BadRequest):  # an operator's limits may allow nothing so small
             do(replace(job, files=(File(len(content), base64=False),)), memoryview(content), limits, memory)
@@ -110,13 +109,20 @@ def _picture(job: PictureJob, data: list[bytes], limits: WorkLimits, memory: Gro
 
 def _clip(job: ClipJob, data: list[bytes], limits: WorkLimits, memory: Growing) -> Iterator[Cut]:
     if job.is_file:
-        clip = decode_clip(data[0], job.choice, job.budget, limits.clips, param=job.param)
+        clip = _clip_file(job, data[0], limits)
         frames, original, fps, seconds = clip.frames, clip.original_size, clip.fps, clip.seconds
     else:
         frames, original, fps = _listed_frames(job, data, limits)
         seconds = ()
     _Room(job, limits).take(*frames.shape[:3])
     yield Cut(cut_into(memory, frames, limits.pixels.patch), original, fps=fps, seconds=seconds)
+
+
+def _clip_file(job: ClipJob, data: bytes, limits: WorkLimits) -> DecodedClip:
+    found = formats.recognised(data)
+    if found is not None and found.clip is not formats.Decoder.FFMPEG and found.picture is not None:
+        return decode_animation(data, job.choice, job.budget, limits.clips, limits.decode, param=job.param)
+    return decode_clip(data, job.choice, job.budget, limits.clips, param=job.param)
 
 
 def _listed_frames(job: ClipJob, data: list[bytes], limits: WorkLimits) -> tuple[Octets, tuple[int, int], float]:
@@ -140,14 +146,40 @@ def _pages(job: PagesJob, data: list[bytes], limits: WorkLimits, memory: Growing
         try:
             size = target_size(height, width, job.budget, limits.pixels, param=job.param)
         except InvalidImage as error:
+            if job.as_picture:
+                raise
             raise InvalidFile(f"A page cannot be shown: {error.message}", param=job.param) from None
         room.take(1, *size)
         return size
 
-    drawn = draw_pages(data[0], job.pages, job.dpi, limits.documents, password=job.password, param=job.param, fit=fit)
-    for number, pixels, is_complete in drawn:
+    found = formats.recognised(data[0])
+    if found is not None and found.pages is formats.Decoder.PILLOW:
+        drawn = _scanned_pages(job, data[0], limits, fit)
+    else:
+        drawn = _drawn_pages(job, data[0], limits, fit)
+    for number, pixels, warnings in drawn:
         patches = cut_into(memory, pixels[np.newaxis], limits.pixels.patch)
-        yield Cut(patches, whole[-1], page=number, warnings=() if is_complete else (LETTERS_MISSING,))
+        yield Cut(patches, whole[-1], page=number, warnings=warnings)
+
+
+def _drawn_pages(job: PagesJob, data: bytes, limits: WorkLimits, fit: Fit) -> Iterator[ShownPage]:
+    drawn = draw_pages(data, job.pages, job.dpi, limits.documents, password=job.password, param=job.param, fit=fit)
+    for number, pixels, is_complete in drawn:
+        yield number, pixels, () if is_complete else (LETTERS_MISSING,)
+
+
+def _scanned_pages(job: PagesJob, data: bytes, limits: WorkLimits, fit: Fit) -> Iterator[ShownPage]:
+    """The pages of a scan with their numbers; none for a single one that is a picture, since it stands where one is."""
+    try:
+        pages = open_pages(data, param=job.param)
+        numbers = chosen_pages(job.pages, len(pages), limits.documents, job.param)
+        is_picture = job.as_picture and len(pages) == 1
+        for number in numbers:
+            page = open_page(data, pages[number - 1], limits.decode, param=job.param)
+            size = fit(page.height, page.width)
+            yield None if is_picture else number, resize(page.pixels(*size), *size), ()
+    except InvalidImage as error:
+        raise error if job.as_picture else as_kind(error, "file") from None
 
 
 class _Room:

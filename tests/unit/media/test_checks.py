@@ -219,11 +219,9 @@ def test_controls_that_nothing_can_satisfy_are_refused_by_name(source: Source, n
     ("source", "error", "code", "param"),
     [
         (picture("/etc/passwd"), InvalidImage, "invalid_image_url", "p"),
-        (picture(URLS["video"]), InvalidImage, "unsupported_image_media_type", "p"),
-        (clip(URLS["image"]), InvalidVideo, "unsupported_video_media_type", "c"),
-        (document(URLS["image"]), InvalidFile, "unsupported_file_media_type", "d"),
+        (clip("data:video/mp4,AAAA"), InvalidVideo, "invalid_base64_video", "c"),
         (document("data:application/pdf;base64,"), InvalidFile, "empty_file", "d"),
-        (listed(URLS["image"], URLS["video"]), InvalidImage, "unsupported_image_media_type", "l[1]"),
+        (listed(URLS["image"], "ftp://host/x"), InvalidImage, "invalid_image_url", "l[1]"),
     ],
 )
 def test_what_no_source_can_be_is_refused_where_it_stands(

@@ -72,6 +72,7 @@ def test_whatever_changes_the_patches_changes_the_name() -> None:
     names += [name(replace(PAGES, pages=pages), b"bytes") for pages in ((), ((1, 3),), ((7, None), (1, 3)), ((1, 4),))]
     names += [name(replace(PAGES, password=password), b"bytes") for password in ("", "a", "None")]
     names += [name(replace(PAGES, dpi=dpi), b"bytes") for dpi in (None, 151.0)]
+    names += [name(replace(PAGES, as_picture=True), b"bytes")]
     assert len(set(names)) == len(names)
 
 
@@ -80,7 +81,7 @@ def test_every_field_of_a_job_is_either_in_the_name_or_known_not_to_matter() -> 
     known = {
         PictureJob: {"budget", "files"},
         ClipJob: {"budget", "files", "is_file", "choice"},
-        PagesJob: {"budget", "files", "pages", "dpi", "password"},
+        PagesJob: {"budget", "files", "pages", "dpi", "password", "as_picture"},
     }
     for kind, names in known.items():
         assert {field.name for field in fields(kind)} == names | {"param", "max_tokens"}

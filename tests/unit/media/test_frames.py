@@ -105,10 +105,16 @@ def test_half_a_frame_rounds_to_even() -> None:
     assert sampled_frames(10, 1.0, FrameChoice(nframes=6), QWEN)[0] == [0, 2, 4, 5, 7, 9]
 
 
-def test_a_clip_of_one_frame_is_a_picture() -> None:
-    with pytest.raises(InvalidVideo) as caught:
-        sampled_frames(1, 30.0, NO_CHOICE, QWEN, param="here")
-    assert (caught.value.code, caught.value.param) == ("invalid_video", "here")
+@pytest.mark.parametrize(
+    "choice", [NO_CHOICE, FrameChoice(nframes=2), FrameChoice(fps=0.1), FrameChoice(video_start=3.0, video_end=4.0)]
+)
+def test_a_clip_of_one_frame_shows_it_twice(choice: FrameChoice) -> None:
+    assert sampled_frames(1, 30.0, choice, QWEN, param="here") == ([0, 0], 30.0)
+
+
+def test_one_frame_is_never_four() -> None:
+    with pytest.raises(BadRequest, match=r"^nframes is 4"):
+        sampled_frames(1, 30.0, FrameChoice(nframes=4), QWEN, param="here")
 
 
 @pytest.mark.parametrize(

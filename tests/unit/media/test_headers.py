@@ -6,12 +6,15 @@ import io
 import struct
 from typing import Any
 
+import pillow_heif
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from server.media.headers import JPEG, PNG, size_in_header
+from server.media.headers import size_in_header
+
+PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
 
 SIDES = st.integers(1, 300)
 
@@ -65,8 +68,32 @@ def test_fill_bytes_before_a_marker_mean_nothing() -> None:
     assert size_in_header(filled) in {(64, 48), None}
 
 
-@pytest.mark.parametrize("kind", ["GIF", "WEBP", "BMP", "TIFF", "PPM"])
-def test_other_formats_do_not_tell(kind: str) -> None:
+@given(SIDES, SIDES, st.sampled_from(("GIF", "WEBP", "BMP", "DIB", "AVIF")))
+@settings(max_examples=30, deadline=None)
+def test_other_pictures_tell_it_too(width: int, height: int, kind: str) -> None:
+    assert size_in_header(save(width, height, kind)) == (width, height)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (160, 96), (96, 160)])
+def test_a_phones_picture_tells_it_too(size: tuple[int, int]) -> None:
+    """But for small and odd ones, whose encoder writes the size of the larger picture that they are cut out of."""
+    assert size_in_header(heic(*size)) == size
+
+
+def heic(width: int, height: int) -> bytes:
+    target = io.BytesIO()
+    pillow_heif.from_pillow(Image.new("RGB", (width, height))).save(target)
+    return target.getvalue()
+
+
+def test_a_scan_tells_it_where_its_directory_stands_first() -> None:
+    """As Pillow writes it; libtiff puts it behind the pixels."""
+    assert size_in_header(save(64, 48, "TIFF")) == (64, 48)
+    assert size_in_header(save(64, 48, "TIFF", "1", compression="group4")[:30]) is None
+
+
+@pytest.mark.parametrize("kind", ["PPM", "ICO", "PDF"])
+def test_other_files_do_not_tell(kind: str) -> None:
     assert size_in_header(save(64, 48, kind)) is None
 
 
@@ -87,7 +114,8 @@ def test_no_side_is_nought() -> None:
 
 @given(st.binary())
 def test_no_bytes_break_it(data: bytes) -> None:
-    assert size_in_header(data) is None
+    size = size_in_header(data)
+    assert size is None or min(size) > 0
 
 
 @given(st.sampled_from((PNG, JPEG)), st.binary(max_size=200))

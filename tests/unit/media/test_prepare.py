@@ -193,7 +193,7 @@ async def test_a_document_is_prepared_with_its_password_alone() -> None:
 async def test_a_failure_is_not_kept() -> None:
     async with room() as there:
         for _ in range(2):
-            await refusal(there, source(data_url(b"junk")))
+            await refusal(there, source(data_url(picture()[:60])))
         assert there.reading("ain_media_jobs") == 2
 
 

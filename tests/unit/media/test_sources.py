@@ -235,15 +235,7 @@ def test_the_longest_url_is_bounded(scheme: str) -> None:
         # nothing inside
         ("data:image/png;base64,", "empty_image_file"),
         ("data:image;base64, \n", "empty_image_file"),
-        # not a picture that we take
-        ("data:,AAAA", "unsupported_image_media_type"),
-        ("data:;base64,AAAA", "unsupported_image_media_type"),
-        ("data:text/html;base64,AAAA", "unsupported_image_media_type"),
-        ("data:image/svg+xml;base64,AAAA", "unsupported_image_media_type"),
-        ("data:image/tiff;base64,AAAA", "unsupported_image_media_type"),
-        ("data:application/pdf;base64,AAAA", "unsupported_image_media_type"),
-        ("data:video/mp4;base64,AAAA", "unsupported_image_media_type"),
-        ("data:image/png/x;base64,AAAA", "unsupported_image_media_type"),
+        ("data:,AAAA", "invalid_base64_image"),
         # no data URL at all
         ("data:", "invalid_image_url"),
         ("data:image/png;base64", "invalid_image_url"),
@@ -326,30 +318,30 @@ def test_base64_without_a_data_url_is_told_that_it_is_that(kind: MediaKind, data
         assert EXAMPLES[kind] in message
 
 
-@pytest.mark.parametrize(
-    ("kind", "media_type", "place"),
-    [
-        ("image", "application/pdf", "a 'file' part"),
-        ("image", "application/x-pdf", "a 'file' part"),
-        ("image", "video/mp4", "a 'video_url' part"),
-        ("video", "image/png", "an 'image_url' part"),
-        ("video", "application/pdf", "a 'file' part"),
-        ("file", "image/jpeg", "an 'image_url' part"),
-        ("file", "video/webm", "a 'video_url' part"),
-        ("image", "image/tiff", None),
-        ("video", "video/x-msvideo", None),
-        ("file", "application/zip", None),
-        ("file", "text/plain", None),
-        ("image", "audio/mpeg", None),
-    ],
+LABELS = (
+    "",
+    "*/*",
+    "application/octet-stream",
+    "image/*",
+    "image/heic",
+    "image/mpo",
+    "image/pjpeg",
+    "image/png/x",
+    "image/svg+xml",
+    "text/html",
+    "video/3gpp",
+    "video/matroska",
+    "video/x-msvideo",
+    "application/pdf",
+    "صورة",
 )
-def test_what_stands_in_the_wrong_part_is_shown_the_right_one(
-    kind: MediaKind, media_type: str, place: str | None
-) -> None:
-    message = refusal(f"data:{media_type};base64,AAAA", kind).message
-    assert f"'{media_type}'" in message
-    assert ("or put it into" in message) == (place is not None)
-    assert place is None or place in message
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("label", LABELS)
+def test_no_label_matters(kind: MediaKind, label: str) -> None:
+    """What it is, its bytes decide, and they are not looked at here."""
+    assert inline(f"data:{label};base64,{ENCODED}", kind).encoded() == ENCODED.encode()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -360,7 +352,6 @@ def test_what_stands_in_the_wrong_part_is_shown_the_right_one(
         ("ftp://example.com/x", "invalid_image_url"),
         ("file:x", "invalid_image_url"),
         ("data:{type};base64", "invalid_image_url"),
-        ("data:text/html;base64,AAAA", "unsupported_image_media_type"),
         ("data:{type};base64,", "empty_image_file"),
         ("data:{type};base64,AAAAA", "invalid_base64_image"),
         ("data:{type};base64,AA\u0660A", "invalid_base64_image"),
@@ -395,7 +386,6 @@ def test_the_errors_that_others_raise_are_of_the_same_kinds(kind: MediaKind) -> 
         "data:image/png;base64" + ENCODED,
         "data:" + ENCODED,
         "data:" + ENCODED[:40] + ",",
-        "data:image/" + ENCODED[:60] + ";base64,AAAA",
         "data:image/png;base64,\u0660" + ENCODED[1:],
         "file:" + ENCODED,
         "file:///" + ENCODED + "?x",

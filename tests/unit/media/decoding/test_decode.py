@@ -70,7 +70,7 @@ def raw_png(width: int, height: int, depth: int, colour: int, rows: bytes, *extr
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(extra) + tail
 
 
-# ---- The four formats -------------------------------------------------------------------------------
+# ---- What everybody sends -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("kind", "options"), [("PNG", {}), ("WEBP", {"lossless": True})])
@@ -444,16 +444,15 @@ def test_an_unknown_orientation_is_ignored(orientation: int) -> None:
     ("data", "code", "words"),
     [
         (b"", "empty_image_file", "empty"),
-        (b"hello", "invalid_image_format", "not a JPEG, PNG, WEBP or GIF"),
-        (b"\0" * 1000, "invalid_image_format", "not a JPEG"),
+        (b"hello", "invalid_image_format", "supported are JPEG, PNG, WebP, GIF,"),
+        (b"\0" * 1000, "invalid_image_format", "no known format"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "unsupported_image_media_type", "an SVG"),
         (b"<?xml version='1.0'?>\n<!-- x -->\n<svg/>", "unsupported_image_media_type", "an SVG"),
         (b"<!DOCTYPE html><html></html>", "unsupported_image_media_type", "an HTML page"),
         (b"%PDF-1.7\n", "unsupported_image_media_type", "a PDF"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n", "unsupported_image_media_type", "a PostScript"),
         (b"8BPS\0\x01" + b"\0" * 40, "unsupported_image_media_type", "a Photoshop"),
-        (b"\0\0\0\x18ftypheic\0\0\0\0", "unsupported_image_media_type", "a HEIC"),
-        (b"\0\0\0\x18ftypavif\0\0\0\0", "unsupported_image_media_type", "an AVIF"),
+        (b"\0\0\0\x18ftypcrx isom", "unsupported_image_media_type", "a camera's raw"),
         (b"\0\0\0\x18ftypisom\0\0\0\0", "unsupported_image_media_type", "an MP4"),
     ],
 )
@@ -463,7 +462,7 @@ def test_other_files_are_named(data: bytes, code: str, words: str) -> None:
     assert words in error.message
 
 
-@pytest.mark.parametrize("kind", ["TIFF", "BMP", "ICO", "TGA", "PPM", "PCX", "EPS", "SGI", "JPEG2000"])
+@pytest.mark.parametrize("kind", ["ICO", "TGA", "PPM", "PCX", "EPS", "SGI", "JPEG2000"])
 def test_pillows_other_formats_are_never_opened(kind: str) -> None:
     data = save(noise(), kind)
     assert refusal(data).code in ("unsupported_image_media_type", "invalid_image_format")

@@ -1,0 +1,36 @@
+"""The first bytes of a file that came along in base64, without decoding all of it."""
+
+from __future__ import annotations
+
+import pybase64
+
+WHITESPACE = b" \t\r\n\f\v"
+URL_SAFE = bytes.maketrans(b"-_", b"+/")
+ESCAPES = ((b"\\/", b"/"), (b"\\u002B", b"+"), (b"\\u002b", b"+"), (b"\\n", b""), (b"\\r", b""), (b"\\t", b""))
+"""What JSON may write for characters of base64, and for the white space between them."""
+PERCENT = ((b"%2B", b"+"), (b"%2b", b"+"), (b"%2F", b"/"), (b"%2f", b"/"), (b"%3D", b"="), (b"%3d", b"="))
+
+
+def first_bytes(content: bytes, size: int, *, base64: bool, escaped: bool = False) -> bytes | None:
+    """The first bytes of a file, about `size` of them, or fewer where much stands between its base64.
+
+    None for what is no base64; written for looking, not for telling what is wrong, so it takes every spelling.
+    """
+    if not base64:
+        return content[:size]
+    head = content[: size * 4 // 3 + 4]
+    is_whole = len(head) == len(content)
+    for written, meant in (*(ESCAPES if escaped else ()), *(PERCENT if b"%" in head else ())):
+        head = head.replace(written, meant)
+    head = head.translate(URL_SAFE, WHITESPACE)
+    if not head:
+        return b""
+    head = head.rstrip(b"=") if is_whole else head.rstrip(b"\\%")  # half of an escape is of no use
+    if not is_whole:
+        head = head[: len(head) // 4 * 4]
+    if not head:
+        return None
+    try:
+        return pybase64.b64decode(head + b"=" * (-len(head) % 4), validate=True)
+    except ValueError:
+        return None
