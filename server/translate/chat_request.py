@@ -15,6 +15,7 @@ from server.protocol.content import (
     FilePart,
     ImagePart,
     ImageUrlPart,
+    RefusalPart,
     TextPart,
     VideoPart,
     VideoUrlPart,
@@ -92,7 +93,7 @@ def to_conversation(
         UnsupportedParameter: a field that would change the answer and is not offered.
     """
     _refuse_unsupported(body, request_id)
-    if body.stream_options is not None and not body.stream:
+    if body.stream_options is not None and body.stream_options.include_usage and not body.stream:
         raise BadRequest("'stream_options' is only allowed when 'stream' is true.", param="stream_options")
     if body.n is not None and body.n > max_choices:
         raise BadRequest(f"Invalid 'n': this server allows at most {max_choices} choices.", param="n")
@@ -119,9 +120,14 @@ def _message(message: ChatMessage, where: str, media: MediaParts) -> Message:
     for name in ("tool_calls", "function_call"):
         if (message.model_extra or {}).get(name):
             raise UnsupportedParameter(f"'{where}.{name}' is not supported by this server.", param=f"{where}.{name}")
+    if message.refusal and message.role != "assistant":
+        raise UnsupportedParameter(
+            f"'{where}.refusal' is not supported by this server: only an assistant refuses.", param=f"{where}.refusal"
+        )
     if message.content is None and message.role != "assistant":
         raise missing(f"{where}.content")
-    return Message(ROLES[message.role], tuple(_parts(message.content or [], f"{where}.content", media)))
+    said = tuple(_parts(message.content or [], f"{where}.content", media))
+    return Message(ROLES[message.role], (*said, message.refusal) if message.refusal else said)
 
 
 def _parts(parts: list[ContentPart], where: str, media: MediaParts) -> Iterator[str | Source]:
@@ -130,6 +136,8 @@ def _parts(parts: list[ContentPart], where: str, media: MediaParts) -> Iterator[
         match part:
             case TextPart():
                 yield part.text
+            case RefusalPart():
+                yield part.refusal
             case ImageUrlPart() | ImagePart():
                 yield media.picture(part, here)
             case VideoUrlPart() | VideoPart():
@@ -144,11 +152,13 @@ def _parts(parts: list[ContentPart], where: str, media: MediaParts) -> Iterator[
 
 
 def _sampling(body: ChatCompletionRequest) -> Sampling:
+    # The least nucleus holds one token, the likeliest; the engine takes no nucleus of nothing.
+    only_likeliest = body.top_p == 0
     return Sampling(
         max_tokens=body.max_completion_tokens or body.max_tokens,
         temperature=body.temperature,
-        top_p=body.top_p,
-        top_k=body.top_k,
+        top_p=None if only_likeliest else body.top_p,
+        top_k=1 if only_likeliest else body.top_k,
         min_p=body.min_p,
         presence_penalty=body.presence_penalty,
         frequency_penalty=body.frequency_penalty,

@@ -75,7 +75,7 @@ WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
     "content null": ({"messages": [user(None)]}, MISSING, "messages[0].content"),
     "content a number": ({"messages": [user(5)]}, "invalid_type", "messages[0].content"),
     "content an object": ({"messages": [user({})]}, "invalid_type", "messages[0].content"),
-    "a part that is a string": ({"messages": [user(["Hello"])]}, "invalid_type", "messages[0].content[0]"),
+    "a part that is a number": ({"messages": [user([5])]}, "invalid_type", "messages[0].content[0]"),
     "a part without a type": ({"messages": [user([{"text": "a"}])]}, "invalid_value", "messages[0].content[0].type"),
     "an unknown type of part": (
         {"messages": [user([{"type": "text", "text": "a"}, {"type": "input_audio", "input_audio": {}}])]},
@@ -103,7 +103,7 @@ WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
     "temperature text": ({"temperature": "0.5"}, "invalid_type", "temperature"),
     "temperature not a number": ({"temperature": float("nan")}, "invalid_value", "temperature"),
     "temperature infinite": ({"temperature": float("inf")}, "invalid_value", "temperature"),
-    "top_p zero": ({"top_p": 0}, "invalid_value", "top_p"),
+    "top_p below zero": ({"top_p": -0.1}, "invalid_value", "top_p"),
     "top_p above one": ({"top_p": 1.01}, "invalid_value", "top_p"),
     "top_p not a number": ({"top_p": float("nan")}, "invalid_value", "top_p"),
     "top_k too low": ({"top_k": -2}, "invalid_value", "top_k"),
