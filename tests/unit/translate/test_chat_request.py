@@ -8,9 +8,7 @@ import pytest
 
 from server.core import DocumentSource, Message, PictureSource, PixelBudget, Sampling
 from server.errors import BadRequest, UnsupportedParameter
-from server.protocol.chat import ChatCompletionRequest
 from server.protocol.content import PARTS
-from server.translate.chat_request import HARMLESS
 from tests.unit.translate.asking import conversation
 
 
@@ -165,16 +163,3 @@ def test_an_unknown_part_is_refused_by_its_place_with_what_is_known() -> None:
     assert caught.value.param == "messages[0].content[0].type"
     for known in PARTS:
         assert f"'{known}'" in caught.value.message
-
-
-@pytest.mark.parametrize("name", sorted(HARMLESS))
-def test_what_would_change_the_answer_is_never_dropped(name: str) -> None:
-    with pytest.raises(UnsupportedParameter) as caught:
-        conversation(**asks_for(name, "something that nobody means as a neutral value"))
-    assert caught.value.param == name
-    for neutral in (None, *HARMLESS[name]):
-        conversation(**asks_for(name, neutral))
-
-
-def test_no_field_is_both_offered_and_refused() -> None:
-    assert not HARMLESS.keys() & ChatCompletionRequest.model_fields.keys()

@@ -203,7 +203,7 @@ def test_an_unknown_wish_is_refused_with_those_that_are_known(body: dict[str, An
     error = refused(PICTURE, **body)
     assert isinstance(error, UnsupportedParameter)
     assert error.param == param
-    assert "known here: " in error.message
+    assert "Known here: " in error.message
     assert len(error.message) < 500
 
 
