@@ -40,7 +40,7 @@ from server.telemetry.console import Console
 
 log = logging.getLogger(__name__)
 
-EXPOSED_HEADERS = ["x-request-id", "retry-after", "x-should-retry", "x-image-hash"]
+EXPOSED_HEADERS = ["x-request-id", "retry-after", "x-should-retry", "x-image-hash", "x-ignored-parameters"]
 """Headers of replies that a browser's OpenAI SDK reads."""
 
 LEAST_PREFILL_TOKENS = 256

@@ -169,6 +169,19 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
+class Ignored:
+    """Parameters of a request that have no effect."""
+
+    names: tuple[str, ...] = ()
+    """The first of them, with their paths, in characters that are safe in headers and logs; at most 1 KiB."""
+    count: int = 0
+
+    def __str__(self) -> str:
+        more = self.count - len(self.names)
+        return ", ".join((*self.names, f"+{more}") if more else self.names)
+
+
+@dataclass(frozen=True, slots=True)
 class Conversation:
     """A whole validated request, before any costly work."""
 
@@ -179,6 +192,7 @@ class Conversation:
     """Lower goes first among the requests of the same caller."""
     flex: bool = False
     """Whether it stands back behind all requests that are not."""
+    ignored: Ignored = Ignored()
 
     @property
     def sources(self) -> tuple[Source, ...]:

@@ -35,6 +35,8 @@ class Services:
     engine: Supervisor | None = None
     inference: Inference | None = None
     preparer: Preparer | None = None
+    template_words: frozenset[str] = frozenset()
+    """Those in the model's chat template."""
     presence: Presence = field(default_factory=Presence)
     created: int = field(default_factory=lambda: int(time.time()))
 

@@ -21,6 +21,7 @@ from server.engine.supervisor import Patience, Supervisor
 from server.errors import ApiError
 from server.families import load_family
 from server.families.family import Family, UnknownFamilyError
+from server.families.template import template_words
 from server.inference import Inference
 from server.media.decoding.patches import patchify
 from server.media.setup import set_up_media
@@ -83,6 +84,7 @@ async def bring_up(services: Services, console: Console, set_up_engine: SetUpEng
         abandon_on_cancel=True,
     )
     family = await anyio.to_thread.run_sync(_family_of, folder)
+    services.template_words = await anyio.to_thread.run_sync(template_words, folder)
     setup = set_up_engine(folder, family)
     steps.end()
     for note in setup.notes:

@@ -40,6 +40,11 @@ def chat_template(folder: Path) -> str | None:
     return None
 
 
+def template_words(folder: Path) -> frozenset[str]:
+    """The words in a model's chat template: a name that is not among them is none that it reads."""
+    return frozenset(re.findall(r"\w+", chat_template(folder) or "", re.ASCII))
+
+
 class Template:
     """The template of the model in a folder."""
 

@@ -1,7 +1,7 @@
 """Chat Completions on the wire.
 
-An explicit `null` means "not given" everywhere. Unknown fields are kept in `model_extra`, where the translation finds
-those that would change the answer and refuses them; the others are ignored.
+An explicit `null` means "not given" everywhere. Fields that are not here are kept in `model_extra`, at every level;
+server/translate/parameters.py says what becomes of them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field
 
 from server.protocol.content import ContentParts
 from server.protocol.media_defaults import MediaIoKwargs, MmProcessorKwargs
-from server.protocol.wire import Wire
+from server.protocol.wire import Integral, Lenient, Wire
 
 MAX_MESSAGES = 4096
 """Of a request. Each costs validation on the event loop; no context holds more of any use."""
@@ -23,11 +23,12 @@ class ChatMessage(Wire):
 
     role: Literal["developer", "system", "user", "assistant", "tool", "function"]
     content: ContentParts | None = None
-    name: str | None = None
+    name: str | None = Field(None, description="Has no effect, and the reply says so.")
+    refusal: str | None = Field(None, description="Of the assistant alone: what it said instead of an answer.")
 
 
 def _as_list(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
+    return ([value] if value else []) if isinstance(value, str) else value
 
 
 Stops = Annotated[list[str], Field(fail_fast=True), BeforeValidator(_as_list)]
@@ -44,27 +45,27 @@ class ChatCompletionRequest(Wire):
 
     model: str | None = Field(None, description="The one that is served, if it is not named.")
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
-    max_completion_tokens: Annotated[int, Field(ge=1, le=1 << 31)] | None = None
-    max_tokens: Annotated[int, Field(ge=1, le=1 << 31)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1, le=1 << 31), Integral] | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=1 << 31), Integral] | None = None
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
-    top_k: Annotated[int, Field(ge=-1, le=1 << 20)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+    top_k: Annotated[int, Field(ge=-1, le=1 << 20), Integral] | None = None
     min_p: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)] | None = None
     repetition_penalty: Annotated[float, Field(gt=0, le=2, allow_inf_nan=False)] | None = None
     stop: Stops | None = None
-    seed: Annotated[int, Field(ge=-(1 << 63), le=(1 << 63) - 1)] | None = None
-    n: Annotated[int, Field(ge=1, le=128)] | None = None
+    seed: Annotated[int, Field(ge=-(1 << 63), le=(1 << 63) - 1), Integral] | None = None
+    n: Annotated[int, Field(ge=1, le=128), Integral] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     service_tier: str | None = Field(
         None, description="`flex` lets all requests pass that are not; every other value is served alike."
     )
-    priority: Annotated[int, Field(ge=-(1 << 31), lt=1 << 31)] | None = Field(
+    priority: Annotated[int, Field(ge=-(1 << 31), lt=1 << 31), Integral] | None = Field(
         None, description="Orders the requests of the same key that wait for their turn: lower goes first."
     )
-    timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+    timeout: Annotated[float, Field(gt=0, allow_inf_nan=False), Lenient] | None = Field(
         None, description="Seconds after which the answer is of no use; the server may allow less."
     )
     mm_processor_kwargs: MmProcessorKwargs | None = Field(

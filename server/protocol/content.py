@@ -6,7 +6,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
-from server.protocol.wire import TAG, Frames, FramesASecond, Pixels, Seconds, Wire, form_of
+from server.protocol.wire import (
+    TAG,
+    EmptyIsNothing,
+    Frames,
+    FramesASecond,
+    Integral,
+    Lenient,
+    Pixels,
+    Seconds,
+    Wire,
+    form_of,
+)
 
 MAX_PARTS = 2048
 """Of a message. Each costs validation on the event loop; no context holds more of any use."""
@@ -14,35 +25,6 @@ MAX_FRAMES = 2048
 """Of a clip that comes as a list of pictures."""
 MAX_PAGES_LENGTH = 1000
 """Characters, or numbers, that say which pages of a document are wanted."""
-
-
-# ---- Where media are
-
-
-class MediaUrl(Wire):
-    """Where a file is: an http(s) URL or a data URL, or a file: URL inside a folder that the operator named."""
-
-    url: str
-
-
-class ImageUrl(MediaUrl):
-    """Where a picture is, and in how much detail it is looked at."""
-
-    detail: Literal["auto", "low", "high", "original"] | None = Field(
-        None,
-        description="low: at most 512 x 512 pixels. original: as many as the operator allows. high, auto and nothing: "
-        "the server's default. The part's own min_pixels and max_pixels win.",
-    )
-
-
-PicturePlace = Annotated[
-    Annotated[str, Tag("part:text")] | Annotated[ImageUrl, Tag("part:object")], form_of("part:text", "part:object")
-]
-FrameUrls = Annotated[list[str], Field(min_length=1, max_length=MAX_FRAMES, fail_fast=True)]
-ClipPlace = Annotated[
-    Annotated[str, Tag("part:text")] | Annotated[MediaUrl, Tag("part:object")] | Annotated[FrameUrls, Tag("part:list")],
-    form_of("part:text", "part:object", "part:list"),
-]
 
 
 # ---- How media are looked at
@@ -55,6 +37,16 @@ class PixelControls(Wire):
     max_pixels: Pixels | None = Field(None, description="Larger ones are reduced to this many pixels.")
     resized_height: Pixels | None = Field(None, description="The height itself, only together with resized_width.")
     resized_width: Pixels | None = Field(None, description="The width itself, only together with resized_height.")
+
+
+class PictureControls(PixelControls):
+    """How large a picture is looked at: in numbers of pixels, or in OpenAI's words."""
+
+    detail: Annotated[Literal["auto", "low", "high", "original"] | None, EmptyIsNothing] = Field(
+        None,
+        description="low: at most 512 x 512 pixels. original: as many as the operator allows. high, auto and nothing: "
+        "the server's default. min_pixels and max_pixels win.",
+    )
 
 
 class ClipControls(PixelControls):
@@ -79,6 +71,70 @@ class ClipControls(PixelControls):
     )
 
 
+PageNumber = Annotated[int, Field(ge=1, le=9_999_999), Lenient]
+Pages = Annotated[
+    Annotated[str, Field(max_length=MAX_PAGES_LENGTH), Tag("part:text")]
+    | Annotated[PageNumber, Tag("part:number")]
+    | Annotated[list[PageNumber], Field(max_length=MAX_PAGES_LENGTH, fail_fast=True), Tag("part:list")],
+    form_of("part:text", "part:number", "part:list"),
+    Integral,
+]
+
+
+class PageControls(PixelControls):
+    """Which pages of a document the model sees, and how finely they are drawn."""
+
+    pages: Pages | None = Field(
+        None,
+        description='Which pages, counted from 1: numbers and ranges such as "1-3,7,9-" (9 to the last), one number, '
+        "or a list of numbers; all by default.",
+    )
+    dpi: Annotated[float, Field(ge=1, le=10_000, allow_inf_nan=False), Lenient] | None = Field(
+        None, description="Dots an inch at which pages are drawn, before they are resized."
+    )
+
+
+# ---- Where media are
+#
+# Each takes the controls of its part too: LMDeploy's clients write them there.
+
+
+class ImageUrl(PictureControls):
+    """Where a picture is, an http(s) URL, a data URL, or a file: URL inside a folder that the operator named."""
+
+    url: str
+
+
+class VideoUrl(ClipControls):
+    """Where a clip file is, in the same forms."""
+
+    url: str
+
+
+PicturePlace = Annotated[
+    Annotated[str, Tag("part:text")] | Annotated[ImageUrl, Tag("part:object")], form_of("part:text", "part:object")
+]
+ClipFilePlace = Annotated[
+    Annotated[str, Tag("part:text")] | Annotated[VideoUrl, Tag("part:object")], form_of("part:text", "part:object")
+]
+FrameUrls = Annotated[list[str], Field(min_length=1, max_length=MAX_FRAMES, fail_fast=True)]
+ClipPlace = Annotated[
+    Annotated[str, Tag("part:text")] | Annotated[VideoUrl, Tag("part:object")] | Annotated[FrameUrls, Tag("part:list")],
+    form_of("part:text", "part:object", "part:list"),
+]
+
+
+class FileContent(PageControls):
+    """A PDF that comes with the request."""
+
+    file_data: str | None = Field(
+        None, description="A data URL of type application/pdf, plain base64, or a URL to fetch from."
+    )
+    filename: str | None = Field(None, description="Has no effect.")
+    password: str | None = Field(None, max_length=1000, repr=False, description="What opens the PDF.")
+    file_id: str | None = Field(None, description="Not supported: this server keeps no files.")
+
+
 # ---- The parts
 
 
@@ -89,14 +145,21 @@ class TextPart(Wire):
     text: str
 
 
-class ImageUrlPart(PixelControls):
+class RefusalPart(Wire):
+    """What an assistant said instead of an answer."""
+
+    type: Literal["refusal"]
+    refusal: str
+
+
+class ImageUrlPart(PictureControls):
     """A picture, as OpenAI's clients write it."""
 
     type: Literal["image_url"]
-    image_url: ImageUrl
+    image_url: PicturePlace
 
 
-class ImagePart(PixelControls):
+class ImagePart(PictureControls):
     """A picture, as qwen-vl-utils' users write it: `{"type": "image", "image": "data:image;base64,..."}`."""
 
     type: Literal["image"]
@@ -108,7 +171,7 @@ class VideoUrlPart(ClipControls):
     """A clip, as vLLM's clients write it; `data:video/jpeg;base64,...,...` holds its frames one by one."""
 
     type: Literal["video_url"]
-    video_url: MediaUrl
+    video_url: ClipFilePlace
 
 
 class VideoPart(ClipControls):
@@ -118,39 +181,11 @@ class VideoPart(ClipControls):
     video: ClipPlace = Field(description="Where the clip file is, or where its frames are.")
 
 
-class FileContent(Wire):
-    """A PDF that comes with the request."""
-
-    file_data: str | None = Field(
-        None, description="A data URL of type application/pdf, plain base64, or a URL to fetch from."
-    )
-    filename: str | None = Field(None, description="Has no effect.")
-    password: str | None = Field(None, max_length=1000, repr=False, description="What opens the PDF.")
-    file_id: str | None = Field(None, description="Not supported: this server keeps no files.")
-
-
-PageNumber = Annotated[int, Field(ge=1, le=9_999_999)]
-Pages = Annotated[
-    Annotated[str, Field(max_length=MAX_PAGES_LENGTH), Tag("part:text")]
-    | Annotated[PageNumber, Tag("part:number")]
-    | Annotated[list[PageNumber], Field(max_length=MAX_PAGES_LENGTH, fail_fast=True), Tag("part:list")],
-    form_of("part:text", "part:number", "part:list"),
-]
-
-
-class FilePart(PixelControls):
+class FilePart(PageControls):
     """A PDF whose pages the model sees as pictures, in order."""
 
     type: Literal["file"]
     file: FileContent
-    pages: Pages | None = Field(
-        None,
-        description='Which pages, counted from 1: numbers and ranges such as "1-3,7,9-" (9 to the last), one number, '
-        "or a list of numbers; all by default.",
-    )
-    dpi: Annotated[float, Field(ge=1, le=10_000, allow_inf_nan=False)] | None = Field(
-        None, description="Dots an inch at which pages are drawn, before they are resized."
-    )
 
 
 class UnknownPart(Wire):
@@ -159,7 +194,7 @@ class UnknownPart(Wire):
     type: Any = None
 
 
-PARTS = {name: TAG + name for name in ("text", "image_url", "image", "video_url", "video", "file")}
+PARTS = {name: TAG + name for name in ("text", "refusal", "image_url", "image", "video_url", "video", "file")}
 """Known content parts and their tags."""
 
 
@@ -170,6 +205,7 @@ def _tag(value: Any) -> str:
 
 ContentPart = Annotated[
     Annotated[TextPart, Tag("part:text")]
+    | Annotated[RefusalPart, Tag("part:refusal")]
     | Annotated[ImageUrlPart, Tag("part:image_url")]
     | Annotated[ImagePart, Tag("part:image")]
     | Annotated[VideoUrlPart, Tag("part:video_url")]
@@ -180,9 +216,15 @@ ContentPart = Annotated[
 ]
 
 
+def _as_text(value: Any) -> Any:
+    return {"type": "text", "text": value} if isinstance(value, str) else value
+
+
 def _as_parts(value: Any) -> Any:
-    """A plain string is a single text part, so that there is one form to translate and one form of error paths."""
-    return [{"type": "text", "text": value}] if isinstance(value, str) else value
+    """Plain strings, alone or in a list, are text parts: there is one form to translate, and one of error paths."""
+    if isinstance(value, str):
+        return [_as_text(value)]
+    return [_as_text(part) for part in value] if isinstance(value, list) else value
 
 
 ContentParts = Annotated[list[ContentPart], Field(max_length=MAX_PARTS, fail_fast=True), BeforeValidator(_as_parts)]

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field, Tag
 
 from server.protocol.content import MAX_PARTS
-from server.protocol.wire import Frames, FramesASecond, Pixels, Wire, form_of
+from server.protocol.wire import Frames, FramesASecond, Lenient, Pixels, Wire, form_of
 
 
 class Size(Wire):
@@ -61,10 +61,10 @@ class ImageIoKwargs(Wire):
 class VideoIoKwargs(Wire):
     """Which frames are taken from clip files that say nothing themselves."""
 
-    num_frames: Annotated[int, Field(ge=-1, le=1 << 20)] | None = Field(
+    num_frames: Annotated[int, Field(ge=-1, le=1 << 20), Lenient] | None = Field(
         None, description="At most this many frames, spread evenly; -1 for the default choice."
     )
-    fps: Annotated[float, Field(ge=-1, le=1000, allow_inf_nan=False)] | None = Field(
+    fps: Annotated[float, Field(ge=-1, le=1000, allow_inf_nan=False), Lenient] | None = Field(
         None, description="At most this many frames a second; -1 for the default choice."
     )
 

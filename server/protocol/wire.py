@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field
 
 
 class Wire(BaseModel):
@@ -13,10 +14,33 @@ class Wire(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
 
 
-Pixels = Annotated[int, Field(ge=1, le=1 << 40)]
-Frames = Annotated[int, Field(ge=1, le=1 << 20)]
-FramesASecond = Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)]
-Seconds = Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
+NUMBER = re.compile(r"[+-]?[0-9]{1,20}(?:\.[0-9]{1,20})?")
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, str) and NUMBER.fullmatch(value):
+        return _whole(float(value)) if "." in value else int(value)
+    return _whole(value)
+
+
+def _unless_empty(value: Any) -> Any:
+    return None if value == "" else value
+
+
+Integral = BeforeValidator(_whole)
+"""For whole numbers: many languages, JavaScript's among their libraries, write 7 as 7.0."""
+Lenient = BeforeValidator(_number)
+"""For our own controls, which no SDK has types for: forms and shells send numbers as strings."""
+EmptyIsNothing = BeforeValidator(_unless_empty)
+
+Pixels = Annotated[int, Field(ge=1, le=1 << 40), Lenient]
+Frames = Annotated[int, Field(ge=1, le=1 << 20), Lenient]
+FramesASecond = Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False), Lenient]
+Seconds = Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False), Lenient]
 """Bounds of sense. What a server allows is for its operator to say, and judged where files are opened."""
 
 TAG = "part:"

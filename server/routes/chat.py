@@ -17,12 +17,13 @@ from server.inference import Answer, EventStream
 from server.protocol.chat import ChatCompletionRequest
 from server.routes.openapi import body_schema
 from server.routes.replies import read_json, unless_gone
-from server.routes.reply_headers import affinity_header, load_header
+from server.routes.reply_headers import affinity_header, ignored_header, load_header
 from server.routes.streaming import EventStreamResponse
 from server.services import Services
 from server.translate.chat_reply import ChunkWriter, ReplyHead, completion
 from server.translate.chat_request import FLEX, to_conversation
 from server.translate.media_parts import low_detail_pixels
+from server.translate.parameters import refuse
 from server.translate.parse import parse
 from server.translate.terms import TIMEOUT_HEADER, seconds_allowed
 
@@ -50,11 +51,16 @@ async def _answer(request: Request, services: Services, caller: Caller, arrival:
     services.require_model(body.model)
     deadline = Deadline(seconds_allowed(request.headers.get(TIMEOUT_HEADER), body.timeout, settings.request_timeout_s))
     low_pixels = low_detail_pixels(settings.min_pixels, settings.max_pixels)
-    conversation = to_conversation(body, sent.find, f"chatcmpl-{uuid.uuid4().hex}", settings.max_choices, low_pixels)
+    request_id = f"chatcmpl-{uuid.uuid4().hex}"
+    words = services.template_words
+    conversation = to_conversation(body, sent.find, request_id, settings.max_choices, low_pixels, words)
+    if settings.unknown_parameters == "refuse":
+        refuse(conversation.ignored)
     tier = FLEX if conversation.flex else "default"
     head = ReplyHead(conversation.request_id, services.model_names[0], tier, services.fingerprint)
     inference = services.require_inference()
-    headers = await affinity_header(request.headers, conversation.sources)
+    headers = ignored_header(conversation.ignored)
+    headers |= await affinity_header(request.headers, conversation.sources)
     n, streamed, with_media = conversation.sampling.n, bool(body.stream), bool(body.return_media_info)
     include_usage = bool(body.stream_options and body.stream_options.include_usage)
     work: Awaitable[EventStream | Answer] = (

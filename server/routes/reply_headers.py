@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 
 import anyio.to_thread
 
 from server.admission.gate import Gate
-from server.core import ClipSource, Source
+from server.core import ClipSource, Ignored, Source
 from server.routes import orca
+from server.telemetry import metrics
 from server.translate import affinity
+
+IGNORED = "x-ignored-parameters"
+log = logging.getLogger(__name__)
 
 
 def load_header(wanted: Mapping[str, str], gate: Gate) -> dict[str, str]:
@@ -20,6 +25,15 @@ def load_header(wanted: Mapping[str, str], gate: Gate) -> dict[str, str]:
     load = orca.Load(application_utilization=gate.utilization, rps_fractional=gate.ended_a_second)
     report = orca.load_report(asked, load)
     return {} if report is None else {orca.HEADER: report}
+
+
+def ignored_header(ignored: Ignored) -> dict[str, str]:
+    """What of the request has no effect: in the header that is returned, in the log and in a count."""
+    if not ignored.count:
+        return {}
+    metrics.PARAMETERS_IGNORED.inc(ignored.count)
+    log.info("parameters without effect: %s", ignored, extra={"ignored": ignored.count})
+    return {IGNORED: str(ignored)}
 
 
 async def affinity_header(wanted: Mapping[str, str], sources: Sequence[Source]) -> dict[str, str]:

@@ -151,6 +151,13 @@ class Settings(BaseSettings):
         "top_p: they yield to what is asked for, or each keeps until it is named itself, as in vLLM's server.",
     )
 
+    unknown_parameters: Literal["tell", "refuse"] = _setting(
+        "Model",
+        "tell",
+        "What becomes of a request with parameters that have no effect: it is answered, and the header "
+        "x-ignored-parameters names them, or it is refused. What would change the answer is refused in any case.",
+    )
+
     # ---- Network
     host: str = _setting(
         "Network",

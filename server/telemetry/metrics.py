@@ -39,6 +39,7 @@ TTFT_SECONDS = Histogram(
     buckets=(0.01, 0.03, 0.06, 0.1, 0.2, 0.3, 0.6, 1, 2, 3, 6, 10, 30, 100, 300),
 )
 REFUSED = Counter("ain_requests_refused", "Requests refused before any costly work, by reason.", ["reason"])
+PARAMETERS_IGNORED = Counter("ain_parameters_ignored", "Parameters of requests that had no effect, and were told.")
 READY = Gauge("ain_ready", "1 while the server takes requests.")
 LOG_BYTES = Gauge("ain_log_bytes", "Size of the engine's log.")
 LOG_DISK_FREE_BYTES = Gauge("ain_log_disk_free_bytes", "Room on the disk that the engine's log is on.")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from server.core import Conversation, Message, Role, Sampling, Source
 from server.errors import BadRequest, UnsupportedParameter
@@ -15,64 +14,17 @@ from server.protocol.content import (
     FilePart,
     ImagePart,
     ImageUrlPart,
+    RefusalPart,
     TextPart,
     VideoPart,
     VideoUrlPart,
 )
 from server.translate.media_defaults import MediaDefaults
 from server.translate.media_parts import LOW_DETAIL_PIXELS, Find, MediaParts
+from server.translate.parameters import judge
 from server.translate.parse import missing
 
-log = logging.getLogger(__name__)
-
 ROLES: dict[str, Role] = {"developer": "system", "system": "system", "user": "user", "assistant": "assistant"}
-
-HARMLESS: dict[str, tuple[object, ...]] = {
-    "add_generation_prompt": (True,),
-    "add_special_tokens": (False,),
-    "allowed_token_ids": ([],),
-    "audio": (),
-    "bad_words": ([],),
-    "best_of": (1,),
-    "chat_template": (),
-    "chat_template_kwargs": ({},),
-    "continue_final_message": (False,),
-    "documents": ([],),
-    "echo": (False,),
-    "function_call": ("none", "auto"),
-    "functions": ([],),
-    "guided_choice": (),
-    "guided_grammar": (),
-    "guided_json": (),
-    "guided_regex": (),
-    "ignore_eos": (False,),
-    "image_embeds": (),
-    "include_stop_str_in_output": (False,),
-    "length_penalty": (1, 1.0),
-    "logit_bias": ({},),
-    "logprob_token_ids": ([],),
-    "logprobs": (False,),
-    "min_tokens": (0,),
-    "modalities": (["text"],),
-    "prompt_logprobs": (),
-    "repetition_detection": (),
-    "response_format": ({"type": "text"},),
-    "return_token_ids": (False,),
-    "skip_special_tokens": (True,),
-    "spaces_between_special_tokens": (True,),
-    "stop_token_ids": ([],),
-    "structured_outputs": (),
-    "thinking_token_budget": (),
-    "tool_choice": ("none", "auto"),
-    "tools": ([],),
-    "top_logprobs": (0,),
-    "truncate_prompt_tokens": (),
-    "truncation_side": (),
-    "use_beam_search": (False,),
-    "vllm_xargs": ({},),
-    "web_search_options": (),
-}
-"""Fields that would change the answer and are not offered, with the values that ask for nothing."""
 
 FLEX = "flex"
 """OpenAI's service tier for work that can wait."""
@@ -81,47 +33,50 @@ MAX_STOP_CHARACTERS = 1024
 
 
 def to_conversation(
-    body: ChatCompletionRequest, find: Find, request_id: str, max_choices: int, low_pixels: int = LOW_DETAIL_PIXELS
+    body: ChatCompletionRequest,
+    find: Find,
+    request_id: str,
+    max_choices: int,
+    low_pixels: int = LOW_DETAIL_PIXELS,
+    template_words: Collection[str] = (),
 ) -> Conversation:
     """Translate a validated body; `low_pixels` is the most that a picture with low detail may have.
 
-    `find` gives back what was kept apart of the body for a string of it that names media.
+    `find` gives back what was kept apart of the body for a string of it that names media. `template_words` are those in
+    the model's chat template. What has no effect is in the conversation's `ignored`.
 
     Raises:
         BadRequest: what pydantic cannot judge; `param` names the field.
         UnsupportedParameter: a field that would change the answer and is not offered.
     """
-    _refuse_unsupported(body, request_id)
-    if body.stream_options is not None and not body.stream:
+    ignored = judge(body, template_words)
+    if body.stream_options is not None and body.stream_options.include_usage and not body.stream:
         raise BadRequest("'stream_options' is only allowed when 'stream' is true.", param="stream_options")
     if body.n is not None and body.n > max_choices:
         raise BadRequest(f"Invalid 'n': this server allows at most {max_choices} choices.", param="n")
     media = MediaParts(MediaDefaults(body.mm_processor_kwargs, body.media_io_kwargs), low_pixels, find)
     messages = tuple(_message(message, f"messages[{index}]", media) for index, message in enumerate(body.messages))
     return Conversation(
-        request_id, messages, _sampling(body), priority=body.priority or 0, flex=body.service_tier == FLEX
+        request_id,
+        messages,
+        _sampling(body),
+        priority=body.priority or 0,
+        flex=body.service_tier == FLEX,
+        ignored=ignored,
     )
-
-
-def _refuse_unsupported(body: ChatCompletionRequest, request_id: str) -> None:
-    for name, value in (body.model_extra or {}).items():
-        if value is None:
-            continue
-        if name not in HARMLESS:
-            log.debug("ignored the unknown field %.64r of %s", name, request_id)
-        elif value not in HARMLESS[name]:
-            raise UnsupportedParameter(f"'{name}' is not supported by this server.", param=name)
 
 
 def _message(message: ChatMessage, where: str, media: MediaParts) -> Message:
     if message.role not in ROLES:
         raise UnsupportedParameter(f"Messages with role '{message.role}' are not supported.", param=f"{where}.role")
-    for name in ("tool_calls", "function_call"):
-        if (message.model_extra or {}).get(name):
-            raise UnsupportedParameter(f"'{where}.{name}' is not supported by this server.", param=f"{where}.{name}")
+    if message.refusal and message.role != "assistant":
+        raise UnsupportedParameter(
+            f"'{where}.refusal' is not supported by this server: only an assistant refuses.", param=f"{where}.refusal"
+        )
     if message.content is None and message.role != "assistant":
         raise missing(f"{where}.content")
-    return Message(ROLES[message.role], tuple(_parts(message.content or [], f"{where}.content", media)))
+    said = tuple(_parts(message.content or [], f"{where}.content", media))
+    return Message(ROLES[message.role], (*said, message.refusal) if message.refusal else said)
 
 
 def _parts(parts: list[ContentPart], where: str, media: MediaParts) -> Iterator[str | Source]:
@@ -130,6 +85,8 @@ def _parts(parts: list[ContentPart], where: str, media: MediaParts) -> Iterator[
         match part:
             case TextPart():
                 yield part.text
+            case RefusalPart():
+                yield part.refusal
             case ImageUrlPart() | ImagePart():
                 yield media.picture(part, here)
             case VideoUrlPart() | VideoPart():
@@ -144,11 +101,13 @@ def _parts(parts: list[ContentPart], where: str, media: MediaParts) -> Iterator[
 
 
 def _sampling(body: ChatCompletionRequest) -> Sampling:
+    # The least nucleus holds one token, the likeliest; the engine takes no nucleus of nothing.
+    only_likeliest = body.top_p == 0
     return Sampling(
         max_tokens=body.max_completion_tokens or body.max_tokens,
         temperature=body.temperature,
-        top_p=body.top_p,
-        top_k=body.top_k,
+        top_p=None if only_likeliest else body.top_p,
+        top_k=1 if only_likeliest else body.top_k,
         min_p=body.min_p,
         presence_penalty=body.presence_penalty,
         frequency_penalty=body.frequency_penalty,

@@ -20,8 +20,8 @@ MAX_TEXT_COST = 8 << 20
 ESCAPE_COST = 14
 LONG_BYTES = 4096
 """From where a string is kept apart."""
-MEDIA_KEYS = frozenset({b"url", b"image", b"image_url", b"video", b"video_url", b"file_data"})
-"""Of the strings that may be media, also in lists."""
+MEDIA_KEYS = frozenset({b"url", b"image", b"images", b"image_url", b"video", b"videos", b"video_url", b"file_data"})
+"""Of the strings that may be media, also in lists; some are refused, but by their name and not for their length."""
 SHOWN_BYTES = 100
 """Of a string that is kept apart, the parser sees so many."""
 LONGEST_KEY = max(map(len, MEDIA_KEYS))

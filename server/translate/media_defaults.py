@@ -7,28 +7,21 @@ from dataclasses import replace
 from server.core import FrameChoice, PixelBudget
 from server.errors import BadRequest, UnsupportedParameter
 from server.protocol.media_defaults import MediaIoKwargs, MmProcessorKwargs, Size, VideoIoKwargs
-from server.protocol.wire import Wire
 
 MM = "mm_processor_kwargs"
-IO = "media_io_kwargs"
 EVERY_FRAME = 1000.0
 """Frames a second, more than any clip has: the arithmetic of qwen-vl-utils then takes all that max_frames allows."""
 NO_BUDGET = PixelBudget()
 NO_CHOICE = FrameChoice()
-MAX_NAME = 64
-"""Characters of an unknown key that an error repeats."""
 
 
 class MediaDefaults:
     """What a request wishes for all of its media; parts that say nothing themselves ask here."""
 
     def __init__(self, mm: MmProcessorKwargs | None, io: MediaIoKwargs | None) -> None:
-        """Raises UnsupportedParameter for a key that nobody knows, BadRequest for wishes that exclude each other."""
+        """Raises BadRequest for wishes that exclude each other."""
         self._mm = mm or MmProcessorKwargs()
         self._video = (io and io.video) or VideoIoKwargs()
-        _refuse_unknown(self._mm, MM)
-        if io is not None:
-            _refuse_unknown(io, IO)
         if self._mm.fps is not None and self._mm.num_frames is not None:
             raise BadRequest(f"'{MM}.fps' and '{MM}.num_frames' exclude each other.", param=f"{MM}.num_frames")
         self.budget = self._budget()
@@ -119,16 +112,3 @@ def choice_over(own: FrameChoice, under: FrameChoice) -> FrameChoice:
         min_frames=fewest,
         max_frames=most,
     )
-
-
-def _refuse_unknown(kwargs: Wire, where: str) -> None:
-    """Every key here would change what the model sees, so one that nobody knows is refused, also inside of another."""
-    fields = type(kwargs).model_fields
-    for name, value in (kwargs.model_extra or {}).items():
-        if value not in (None, {}):
-            param = f"{where}.{name[:MAX_NAME]}"
-            known = ", ".join(fields)
-            raise UnsupportedParameter(f"'{param}' is not supported by this server; known here: {known}.", param=param)
-    for name in fields:
-        if isinstance(value := getattr(kwargs, name), Wire):
-            _refuse_unknown(value, f"{where}.{name}")

@@ -11,11 +11,14 @@ from server.protocol.content import (
     ClipControls,
     FilePart,
     ImagePart,
+    ImageUrl,
     ImageUrlPart,
+    PictureControls,
     PixelControls,
     VideoPart,
     VideoUrlPart,
 )
+from server.translate.controls import Controlled, controlled
 from server.translate.media_defaults import MediaDefaults, budget_over, choice_over
 from server.translate.pages import page_ranges
 from server.translate.parse import missing
@@ -61,29 +64,28 @@ class MediaParts:
 
     def picture(self, part: ImageUrlPart | ImagePart, here: str) -> PictureSource:
         """A picture; `here` is the part's place in the request."""
-        name = "image" if isinstance(part, ImagePart) and part.image is not None else "image_url"
-        place = part.image if isinstance(part, ImagePart) and part.image is not None else part.image_url
-        if place is None:
-            raise missing(f"{here}.image")
+        field, place = _place_of(part, here)
+        asked = controlled(part, place, here, field)
         if isinstance(place, str):
-            return PictureSource(self._find(place), f"{here}.{name}", self._budget(part))
-        return PictureSource(self._find(place.url), f"{here}.{name}.url", self._budget(part, place.detail))
+            return PictureSource(self._find(place), f"{here}.{field}", self._budget(asked.part))
+        return PictureSource(self._find(place.url), f"{here}.{field}.url", self._budget(asked.part))
 
     def clip(self, part: VideoUrlPart | VideoPart, here: str) -> ClipSource:
         """A clip file, or a list of frames."""
         place = part.video_url if isinstance(part, VideoUrlPart) else part.video
         param = f"{here}.{part.type}"
+        asked = controlled(part, place, here, part.type)
+        budget = self._budget(asked.part)
         number, self._clips = self._clips, self._clips + 1
         if isinstance(place, list):
             urls = tuple(map(self._find, place))
-            return ClipSource(urls, param, False, self._budget(part), self._frames_of_list(part, here, number))
+            return ClipSource(urls, param, False, budget, self._frames_of_list(asked, number))
         if not isinstance(place, str):
             place, param = place.url, f"{param}.url"
         url = self._find(place)
         if start_of(url, len(JPEG_FRAMES)).lower() == JPEG_FRAMES:
-            urls, choice = _frames_inside(url, param), self._frames_of_list(part, here, number)
-            return ClipSource(urls, param, False, self._budget(part), choice)
-        return ClipSource((url,), param, True, self._budget(part), self._frames_of_file(part, here, number))
+            return ClipSource(_frames_inside(url, param), param, False, budget, self._frames_of_list(asked, number))
+        return ClipSource((url,), param, True, budget, self._frames_of_file(asked, number))
 
     def document(self, part: FilePart, here: str) -> DocumentSource:
         """The wanted pages of a PDF."""
@@ -95,25 +97,27 @@ class MediaParts:
             )
         if part.file.file_data is None:
             raise missing(param)
+        asked = controlled(part, part.file, here, "file")
         data = self._find(part.file.file_data)
         # Base64 has no colon, and every URL has an early one.
         url = data if ":" in start_of(data, EARLY) else _with_prefix(PDF, data)
-        pages = () if part.pages is None else page_ranges(part.pages, f"{here}.pages")
-        return DocumentSource(url, param, pages, part.dpi, self._budget(part), part.file.password)
+        pages = () if asked.part.pages is None else page_ranges(asked.part.pages, asked.path("pages"))
+        return DocumentSource(url, param, pages, asked.part.dpi, self._budget(asked.part), part.file.password)
 
-    def _budget(self, part: PixelControls, detail: str | None = None) -> PixelBudget:
+    def _budget(self, part: PixelControls) -> PixelBudget:
         own = PixelBudget(part.min_pixels, part.max_pixels, part.resized_height, part.resized_width)
+        detail = part.detail if isinstance(part, PictureControls) else None
         return budget_over(own, self._by_detail.get(detail or "", self._defaults.budget))
 
-    def _frames_of_file(self, part: ClipControls, here: str, number: int) -> FrameChoice:
+    def _frames_of_file(self, asked: Controlled[ClipControls], number: int) -> FrameChoice:
         self._defaults.check_sampling(is_file=True)
+        part = asked.part
         if part.fps is not None and part.nframes is not None:
-            raise BadRequest(f"'{here}.fps' and '{here}.nframes' exclude each other.", param=f"{here}.nframes")
+            fps, nframes = asked.path("fps"), asked.path("nframes")
+            raise BadRequest(f"'{fps}' and '{nframes}' exclude each other.", param=nframes)
         if part.sample_fps is not None:
-            raise BadRequest(
-                f"Invalid '{here}.sample_fps': it counts for a list of frames; a clip file takes 'fps'.",
-                param=f"{here}.sample_fps",
-            )
+            path = asked.path("sample_fps")
+            raise BadRequest(f"Invalid '{path}': it counts for a list of frames; a clip file takes 'fps'.", param=path)
         own = FrameChoice(
             fps=part.fps,
             nframes=part.nframes,
@@ -125,17 +129,30 @@ class MediaParts:
         )
         return choice_over(own, self._defaults.choice(number))
 
-    def _frames_of_list(self, part: ClipControls, here: str, number: int) -> FrameChoice:
+    def _frames_of_list(self, asked: Controlled[ClipControls], number: int) -> FrameChoice:
         self._defaults.check_sampling(is_file=False)
+        part = asked.part
         for name in FILE_ONLY:
             if getattr(part, name) is not None:
+                path = asked.path(name)
                 raise BadRequest(
-                    f"Invalid '{here}.{name}': it counts for a clip file; a list of frames is used as it is.",
-                    param=f"{here}.{name}",
+                    f"Invalid '{path}': it counts for a clip file; a list of frames is used as it is.", param=path
                 )
         # fps beside a list is what older releases of qwen-vl-utils read where newer ones read sample_fps.
         fps = part.sample_fps or part.fps or self._defaults.sample_fps(number)
         return FrameChoice(sample_fps=fps, total_pixels=part.total_pixels)
+
+
+def _place_of(part: ImageUrlPart | ImagePart, here: str) -> tuple[str, str | ImageUrl]:
+    """The field that names the picture, and what it holds."""
+    if isinstance(part, ImagePart) and part.image is not None:
+        if part.image_url is not None:
+            path = f"{here}.image_url"
+            raise BadRequest(f"'{here}.image' and '{path}' each name a picture, and a part holds one.", param=path)
+        return "image", part.image
+    if part.image_url is None:
+        raise missing(f"{here}.image")
+    return "image_url", part.image_url
 
 
 def _frames_inside(url: Url, param: str) -> tuple[Url, ...]:

@@ -8,9 +8,7 @@ import pytest
 
 from server.core import DocumentSource, Message, PictureSource, PixelBudget, Sampling
 from server.errors import BadRequest, UnsupportedParameter
-from server.protocol.chat import ChatCompletionRequest
 from server.protocol.content import PARTS
-from server.translate.chat_request import HARMLESS
 from tests.unit.translate.asking import conversation
 
 
@@ -69,6 +67,56 @@ def test_sampling_is_taken_over_as_it_is() -> None:
     assert conversation(stop=["a", "b"], **asked).sampling == Sampling(stop=("a", "b"), **asked)
 
 
+def test_a_nucleus_of_nothing_is_the_likeliest_token() -> None:
+    sampling = conversation(top_p=0, top_k=50, temperature=1).sampling
+    assert (sampling.top_p, sampling.top_k) == (None, 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, ("No.",)),
+        ("", ("", "No.")),
+        ("But", ("But", "No.")),
+        ([{"type": "text", "text": "But"}], ("But", "No.")),
+    ],
+    ids=str,
+)
+def test_what_an_assistant_refused_is_said_to_the_model(content: Any, said: tuple[str, ...]) -> None:
+    assert conversation({"role": "assistant", "content": content, "refusal": "No."}).messages[0].content == said
+    assert conversation({"role": "assistant", "content": content, "refusal": None}).messages[0].content == said[:-1]
+
+
+def test_a_refusal_may_be_a_part_and_is_an_assistants() -> None:
+    part = {"type": "refusal", "refusal": "No."}
+    assert conversation({"role": "assistant", "content": [part]}).messages[0].content == ("No.",)
+    assert conversation({"role": "user", "content": "x", "refusal": ""}).messages[0].content == ("x",)
+    with pytest.raises(UnsupportedParameter) as caught:
+        conversation({"role": "user", "content": "x", "refusal": "No."})
+    assert caught.value.param == "messages[0].refusal"
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ({"stop": ""}, {}),
+        ({"stop": []}, {}),
+        ({"max_tokens": 7.0, "seed": 5.0, "n": 2.0, "top_k": 3.0}, {"max_tokens": 7, "seed": 5, "n": 2, "top_k": 3}),
+        ({"priority": 1.0, "stream_options": {"include_usage": False}}, {"priority": 1}),
+        ({"timeout": "30"}, {}),
+        ({"stream_options": {}}, {}),
+    ],
+    ids=str,
+)
+def test_what_asks_for_nothing_and_whole_numbers_with_a_point_pass(written: Any, meant: Any) -> None:
+    assert conversation(**written) == conversation(**meant)
+
+
+def test_plain_strings_in_a_list_are_texts() -> None:
+    parts = ["a", {"type": "text", "text": "b"}, "c"]
+    assert conversation({"role": "user", "content": parts}).messages[0].content == ("a", "b", "c")
+
+
 @pytest.mark.parametrize(("tier", "flex"), [("flex", True), ("default", False), ("auto", False), (None, False)])
 def test_only_the_tier_flex_stands_back(tier: str | None, flex: bool) -> None:
     assert conversation(service_tier=tier).flex == flex
@@ -115,16 +163,3 @@ def test_an_unknown_part_is_refused_by_its_place_with_what_is_known() -> None:
     assert caught.value.param == "messages[0].content[0].type"
     for known in PARTS:
         assert f"'{known}'" in caught.value.message
-
-
-@pytest.mark.parametrize("name", sorted(HARMLESS))
-def test_what_would_change_the_answer_is_never_dropped(name: str) -> None:
-    with pytest.raises(UnsupportedParameter) as caught:
-        conversation(**asks_for(name, "something that nobody means as a neutral value"))
-    assert caught.value.param == name
-    for neutral in (None, *HARMLESS[name]):
-        conversation(**asks_for(name, neutral))
-
-
-def test_no_field_is_both_offered_and_refused() -> None:
-    assert not HARMLESS.keys() & ChatCompletionRequest.model_fields.keys()

@@ -25,12 +25,13 @@ HERE = "messages[0].content[0]"
     ("part", "url", "param"),
     [
         ({"type": "image_url", "image_url": {"url": "u"}}, "u", "image_url.url"),
+        ({"type": "image_url", "image_url": "u"}, "u", "image_url"),
+        ({"type": "image_url", "image_url": {"url": "u", "detail": ""}}, "u", "image_url.url"),
         ({"type": "image_url", "image_url": {"url": "u", "detail": None, "format": "image/png"}}, "u", "image_url.url"),
         ({"type": "image", "image": "u"}, "u", "image"),
         ({"type": "image", "image": {"url": "u"}}, "u", "image.url"),
         ({"type": "image", "image_url": "u"}, "u", "image_url"),
         ({"type": "image", "image_url": {"url": "u"}}, "u", "image_url.url"),
-        ({"type": "image", "image": "u", "image_url": "v"}, "u", "image"),
         ({"type": "image", "image": None, "image_url": "v"}, "v", "image_url"),
         ({"type": "image", "image": ""}, "", "image"),
     ],
@@ -95,6 +96,7 @@ def test_low_detail_is_never_more_than_the_servers_default_and_never_less_than_i
     ("part", "meant"),
     [
         ({"type": "video_url", "video_url": {"url": "u"}}, (("u",), "video_url.url", True)),
+        ({"type": "video_url", "video_url": "u"}, (("u",), "video_url", True)),
         ({"type": "video", "video": "u"}, (("u",), "video", True)),
         ({"type": "video", "video": {"url": "u"}}, (("u",), "video.url", True)),
         ({"type": "video", "video": ["u", "v", "u"]}, (("u", "v", "u"), "video", False)),
@@ -206,6 +208,72 @@ def test_a_kept_file_is_refused_by_its_field() -> None:
     assert "file_data" in error.message
 
 
+# ---- Controls inside of the URL's object, where LMDeploy's clients write them
+
+PLACES: dict[str, tuple[dict[str, Any], str]] = {
+    "image_url": ({"url": "u"}, "max_pixels min_pixels resized_height detail"),
+    "image": ({"url": "u"}, "max_pixels min_pixels resized_width detail"),
+    "video_url": ({"url": "u"}, "max_pixels fps min_frames max_frames video_start video_end total_pixels"),
+    "video": ({"url": "u"}, "nframes max_pixels"),
+    "file": ({"file_data": "u"}, "pages dpi max_pixels"),
+}
+INSIDE = [(kind, name) for kind, (_, names) in PLACES.items() for name in names.split()]
+VALUES: dict[str, tuple[Any, Any]] = {"detail": ("low", "original"), "pages": ("1-2", "3")}
+
+
+@pytest.mark.parametrize(("kind", "name"), INSIDE)
+def test_a_control_means_the_same_inside_of_the_urls_object_as_beside_it(kind: str, name: str) -> None:
+    place, (value, other) = PLACES[kind][0], VALUES.get(name, (50, 60))
+    beside = sources({"type": kind, kind: place, name: value})
+    assert beside != sources({"type": kind, kind: place})
+    assert sources({"type": kind, kind: {**place, name: value}}) == beside
+    assert sources({"type": kind, kind: {**place, name: value}, name: value}) == beside
+    assert sources({"type": kind, kind: {**place, name: None}, name: value}) == beside
+    error = refused({"type": kind, kind: {**place, name: value}, name: other})
+    assert error.param == f"{HERE}.{kind}.{name}"
+    assert f"'{HERE}.{name}'" in error.message
+
+
+@pytest.mark.parametrize(
+    ("part", "param"),
+    [
+        ({"type": "video_url", "video_url": {"url": "u", "fps": 1, "nframes": 2}}, "video_url.nframes"),
+        ({"type": "video_url", "video_url": {"url": "u", "nframes": 2}, "fps": 1}, "video_url.nframes"),
+        ({"type": "video_url", "video_url": {"url": "u", "fps": 1}, "nframes": 2}, "nframes"),
+        ({"type": "video", "video": {"url": "u", "sample_fps": 2}}, "video.sample_fps"),
+        ({"type": "video", "video": {"url": "data:video/jpeg;base64,aa", "nframes": 2}}, "video.nframes"),
+        ({"type": "file", "file": {"file_data": "u", "pages": "x"}}, "file.pages"),
+        ({"type": "image_url", "image_url": {"url": "u", "max_pixels": 0}}, "image_url.max_pixels"),
+    ],
+    ids=str,
+)
+def test_a_wrong_control_is_named_where_it_was_written(part: dict[str, Any], param: str) -> None:
+    assert refused(part).param == f"{HERE}.{param}"
+
+
+@pytest.mark.parametrize(
+    ("part", "written", "meant"),
+    [
+        ({"type": "image", "image": "u"}, {"max_pixels": "9"}, {"max_pixels": 9}),
+        ({"type": "image", "image": "u"}, {"max_pixels": 9.0}, {"max_pixels": 9}),
+        ({"type": "image", "image": "u"}, {"detail": ""}, {}),
+        ({"type": "video", "video": "u"}, {"fps": "0.5", "video_end": "5"}, {"fps": 0.5, "video_end": 5}),
+        ({"type": "video", "video": "u"}, {"nframes": 2.0}, {"nframes": 2}),
+        (
+            {"type": "file", "file": {"file_data": "u"}},
+            {"pages": [1, "2"], "dpi": "150"},
+            {"pages": [1, 2], "dpi": 150},
+        ),
+        ({"type": "file", "file": {"file_data": "u"}}, {"pages": 3.0}, {"pages": 3}),
+    ],
+    ids=str,
+)
+def test_numbers_in_strings_and_whole_numbers_with_a_point_are_numbers(
+    part: dict[str, Any], written: dict[str, Any], meant: dict[str, Any]
+) -> None:
+    assert sources({**part, **written}) == sources({**part, **meant})
+
+
 # ---- What is refused, by the name of the field as it was written
 
 IMAGE = {"type": "image", "image": "u"}
@@ -216,17 +284,18 @@ FILE: dict[str, Any] = {"type": "file", "file": {"file_data": "u"}}
 @pytest.mark.parametrize(
     ("part", "param", "code"),
     [
-        ({"type": "image_url", "image_url": "u"}, "image_url", "invalid_type"),
+        ({"type": "image_url", "image_url": ["u"]}, "image_url", "invalid_type"),
         ({"type": "image_url", "image_url": {}}, "image_url.url", "missing_required_parameter"),
         ({"type": "image_url"}, "image_url", "missing_required_parameter"),
         ({"type": "image_url", "image_url": {"url": "u", "detail": "max"}}, "image_url.detail", "invalid_value"),
+        ({"type": "image", "image": "u", "image_url": "v"}, "image_url", "invalid_value"),
         ({"type": "image"}, "image", "missing_required_parameter"),
         ({"type": "image", "image": None}, "image", "missing_required_parameter"),
         ({"type": "image", "image": 5}, "image", "invalid_type"),
         ({"type": "image", "image": ["u"]}, "image", "invalid_type"),
         ({"type": "image", "image": {"url": 5}}, "image.url", "invalid_type"),
         ({"type": "image", "image_url": {}}, "image_url.url", "missing_required_parameter"),
-        ({"type": "video_url", "video_url": "u"}, "video_url", "invalid_type"),
+        ({"type": "video_url", "video_url": ["u"]}, "video_url", "invalid_type"),
         ({"type": "video_url", "video_url": {"url": ["u"]}}, "video_url.url", "invalid_type"),
         ({"type": "video"}, "video", "missing_required_parameter"),
         ({"type": "video", "video": None}, "video", "invalid_type"),
@@ -243,23 +312,23 @@ FILE: dict[str, Any] = {"type": "file", "file": {"file_data": "u"}}
         (FILE | {"pages": True}, "pages", "invalid_type"),
         (FILE | {"pages": 1.5}, "pages", "invalid_type"),
         (FILE | {"pages": []}, "pages", "invalid_value"),
-        (FILE | {"pages": [1, "2"]}, "pages[1]", "invalid_type"),
+        (FILE | {"pages": [1, "x"]}, "pages[1]", "invalid_type"),
         (FILE | {"pages": "1," * 600}, "pages", "invalid_value"),
         (FILE | {"dpi": 0}, "dpi", "invalid_value"),
-        (FILE | {"dpi": "150"}, "dpi", "invalid_type"),
-        (IMAGE | {"max_pixels": "9"}, "max_pixels", "invalid_type"),
+        (FILE | {"dpi": "fine"}, "dpi", "invalid_type"),
+        (IMAGE | {"max_pixels": "9e9"}, "max_pixels", "invalid_type"),
         (IMAGE | {"max_pixels": True}, "max_pixels", "invalid_type"),
         (IMAGE | {"min_pixels": 0}, "min_pixels", "invalid_value"),
         (IMAGE | {"resized_height": 1 << 60}, "resized_height", "invalid_value"),
-        (VIDEO | {"fps": "2"}, "fps", "invalid_type"),
+        (VIDEO | {"fps": "two"}, "fps", "invalid_type"),
         (VIDEO | {"fps": 0}, "fps", "invalid_value"),
         (VIDEO | {"fps": -1.0}, "fps", "invalid_value"),
         (VIDEO | {"fps": 1001}, "fps", "invalid_value"),
-        (VIDEO | {"nframes": 2.0}, "nframes", "invalid_type"),
+        (VIDEO | {"nframes": 2.5}, "nframes", "invalid_type"),
         (VIDEO | {"nframes": 0}, "nframes", "invalid_value"),
         (VIDEO | {"fps": 1, "nframes": 2}, "nframes", "invalid_value"),
         (VIDEO | {"video_start": -1}, "video_start", "invalid_value"),
-        (VIDEO | {"video_end": "5"}, "video_end", "invalid_type"),
+        (VIDEO | {"video_end": "5 s"}, "video_end", "invalid_type"),
         (VIDEO | {"total_pixels": 0.5}, "total_pixels", "invalid_type"),
         (VIDEO | {"sample_fps": 2}, "sample_fps", "invalid_value"),
         (VIDEO | {"raw_fps": "x"}, "raw_fps", "invalid_type"),

@@ -1,0 +1,390 @@
+"""What becomes of each parameter that has no field of its own on the wire, at every level of a request.
+
+Whatever carries a medium or steers the answer is refused by name, unless its value asks for nothing. What is known to
+change nothing is passed over. All else is accepted and told: `Ignored` goes into a header of the reply, a count and the
+log. A name that is nearly that of a known one is a slip of the pen, and refused with what was meant.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Literal
+
+from server.core import Ignored
+from server.errors import UnsupportedParameter
+from server.protocol.chat import ChatCompletionRequest, ChatMessage, StreamOptions
+from server.protocol.content import (
+    FileContent,
+    FilePart,
+    ImagePart,
+    ImageUrl,
+    ImageUrlPart,
+    RefusalPart,
+    TextPart,
+    UnknownPart,
+    VideoPart,
+    VideoUrl,
+    VideoUrlPart,
+)
+from server.protocol.media_defaults import ImageIoKwargs, MediaIoKwargs, MmProcessorKwargs, Size, VideoIoKwargs
+from server.protocol.wire import Wire
+from server.translate.controls import CONTROLS
+
+MAX_NAMES = 16
+"""Of a request, that are told, and compared with what is known; more are only counted. Comparing takes up to 1 ms."""
+MAX_NAME = 64
+"""Characters of a name that are told."""
+MAX_TOLD = 1024
+"""Characters of all names that are told: proxies allow 4 KiB for all headers of a reply."""
+UNSAFE = re.compile(r"[^A-Za-z0-9_.\[\]-]")
+NEAR = 0.85
+"""From which ratio of difflib's on names are the same but for a slip: max_pixel and max_pixels have 0.94."""
+SHORTEST = 4
+"""Letters of a name that can be near another: of shorter ones one letter is too much of it."""
+
+Effect = Literal["refused", "told", "none"]
+
+
+# ---- Rules ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What becomes of a known parameter at a value that asks for something."""
+
+    effect: Effect
+    neutral: tuple[object, ...] = ()
+    """Values that ask for nothing, besides null."""
+    instead: str = ""
+    """What to send in its place: a field of the request, named where there is one, or a hint in words."""
+
+
+EMPTY: tuple[object, ...] = (False, "", [], {})
+
+
+def refused(*neutral: object, instead: str = "") -> Rule:
+    """Refused, unless false, empty, or one of `neutral`."""
+    return Rule("refused", (*EMPTY, *neutral), instead)
+
+
+def only(*neutral: object, instead: str = "") -> Rule:
+    """Refused, unless one of `neutral`: for what even false or empty would change."""
+    return Rule("refused", neutral, instead)
+
+
+def told(*neutral: object) -> Rule:
+    """Accepted and told, unless false, empty, or one of `neutral`."""
+    return Rule("told", (*EMPTY, *neutral))
+
+
+NOTHING = Rule("none")
+"""For what has no effect on an answer, here or elsewhere."""
+
+
+def all_of(rule: Rule, *names: str) -> dict[str, Rule]:
+    return dict.fromkeys(names, rule)
+
+
+PART_HINT = "Media are parts of a message's content, such as {'type': 'image_url', 'image_url': {'url': '...'}}."
+CONTROL_HINT = "Controls stand in the part that they are for, or in 'mm_processor_kwargs' for all of a request."
+MEDIA = (
+    "image", "images", "image_url", "image_urls", "image_data", "input_image", "image_embeds", "image_pil",
+    "video", "videos", "video_url", "video_urls", "video_data", "input_video",
+    "audio", "audios", "audio_url", "input_audio",
+    "file", "files", "file_url", "file_urls", "file_data", "file_id", "file_ids", "input_file", "document",
+    "attachment", "attachments", "experimental_attachments",
+)  # fmt: skip
+"""Under which clients of any server send pictures, clips, sound and documents."""
+BYTES = ("b64_json", "base64", "data", "media", "source")
+"""The same, inside of a part."""
+MISPLACED: dict[str, Rule] = {
+    **all_of(refused(instead=PART_HINT), *MEDIA),
+    **all_of(refused(instead=CONTROL_HINT), *CONTROLS - {"detail"}),
+    "detail": refused("auto", "high", instead="It counts for pictures: 'low' and 'original' are sizes of these."),
+    "num_frames": refused(instead="A part has 'nframes', and 'mm_processor_kwargs' has 'num_frames'."),
+}
+"""Whatever of these is no field of an object is refused there: a medium would not be seen, a control not be obeyed."""
+
+TOP: dict[str, Rule] = {
+    **MISPLACED,
+    **all_of(refused(instead="response_format"), "format", "guided_choice", "guided_grammar", "guided_regex"),
+    **all_of(only(instead="response_format"), "guided_json", "json_schema"),
+    **all_of(refused(instead="structured_outputs"), "ebnf", "grammar", "guided_decoding_backend", "regex"),
+    **all_of(refused(instead="max_tokens"), "max_length", "max_new_tokens", "max_output_tokens", "n_predict"),
+    **all_of(refused(instead="messages"), "input", "inputs", "prompt"),
+    **all_of(refused(instead="It is a message of the role 'system'."), "instructions", "system", "system_prompt"),
+    **all_of(
+        refused(instead="What stands in it belongs into the request itself, where OpenAI's SDK puts it."),
+        "extra_body", "extra_headers", "extra_query", "parameters", "sampling_params",
+    ),
+    "add_generation_prompt": only(True),
+    "add_special_tokens": refused(),
+    "allowed_token_ids": refused(),
+    "bad_words": refused(),
+    "best_of": refused(1),
+    "cache_salt": refused(instead="What one key has sent is never found by another."),
+    "chat_template": refused(),
+    "continue_final_message": refused(),
+    "do_sample": only(instead="temperature"),
+    "documents": refused(),
+    "echo": refused(),
+    "function_call": refused("none", "auto"),
+    "functions": refused(),
+    "ignore_eos": refused(),
+    "include_stop_str_in_output": refused(),
+    "length_penalty": refused(1),
+    "logit_bias": refused(),
+    "logprob_token_ids": refused(),
+    "logprobs": refused(),
+    "min_length": refused(0),
+    "min_new_tokens": refused(0),
+    "min_tokens": refused(0),
+    "mirostat": refused(0),
+    "modalities": refused(["text"]),
+    "n_probs": refused(0),
+    "no_repeat_ngram_size": refused(0),
+    "num_beams": refused(1),
+    "num_ctx": refused(instead="The length of the context is the operator's to set (--max-model-len)."),
+    "num_predict": refused(instead="max_tokens"),
+    "options": refused(instead="What stands in it belongs into the request itself, under OpenAI's names."),
+    "prompt_logprobs": refused(),
+    "random_seed": only(instead="seed"),
+    "repeat_penalty": refused(1, instead="repetition_penalty"),
+    "repetition_detection": refused(),
+    "response_format": refused({"type": "text"}),
+    "return_token_ids": refused(),
+    "safe_prompt": refused(),
+    "skip_special_tokens": only(True),
+    "spaces_between_special_tokens": only(True),
+    "stop_sequences": refused(instead="stop"),
+    "stop_token_ids": refused(),
+    "structured_outputs": refused(),
+    "suffix": refused(),
+    "tfs_z": refused(1),
+    "thinking_token_budget": refused(),
+    "tool_choice": refused("none", "auto"),
+    "tools": refused(),
+    "top_a": refused(0),
+    "top_logprobs": refused(0),
+    "truncate_prompt_tokens": refused(),
+    "truncation_side": refused(),
+    "typical_p": refused(1),
+    "use_beam_search": refused(),
+    "vllm_xargs": refused(),
+    "web_search_options": refused(),
+    # What asks for effort, thoughts or a manner that this model has not: an answer comes all the same.
+    **all_of(told(), "enable_thinking", "store", "think", "moderation", "models"),
+    "include_reasoning": told(True),
+    "reasoning": told({"effort": "none"}),
+    "reasoning_effort": told("none"),
+    "thinking": told({"type": "disabled"}),
+    "verbosity": told("medium"),
+    # For the books of whoever serves, or of no consequence for the answer.
+    **all_of(
+        NOTHING,
+        "keep_alive", "metadata", "parallel_tool_calls", "prediction", "prompt_cache_key", "prompt_cache_retention",
+        "request_id", "safety_identifier", "user",
+    ),
+}  # fmt: skip
+IN_TEMPLATE = {**TOP, "add_vision_id": refused()}
+"""Rules for `chat_template_kwargs`: what asks for nothing there although templates read it."""
+UNLESS = {"tools": ("tool_choice", "none"), "functions": ("function_call", "none")}
+"""What asks for nothing where another field says so."""
+
+OF_A_FILE = all_of(NOTHING, "cache_control", "file_name", "filename", "id", "media_type", "mime_type", "name", "uuid")
+"""The bytes decide what a file is; prepared pictures are found again by them, too."""
+
+
+# ---- Levels -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """What an object of the request may hold besides the fields of its wire type."""
+
+    rules: Mapping[str, Rule] = field(default_factory=dict)
+    unheard: tuple[str, ...] = ()
+    """Fields of the wire type that are told when they are given."""
+    is_closed: bool = False
+    """Whether unknown names are refused too: whatever stands here changes what the model sees."""
+
+
+BESIDE_A_FILE = MISPLACED | all_of(refused(instead=PART_HINT), *BYTES) | OF_A_FILE
+PART = Level(BESIDE_A_FILE | all_of(refused(), "text"))
+PLACE = Level(BESIDE_A_FILE | all_of(NOTHING, "format"))
+CLOSED = Level(is_closed=True)
+LEVELS: dict[type[Wire], Level] = {
+    ChatCompletionRequest: Level(TOP),
+    StreamOptions: Level(all_of(NOTHING, "include_obfuscation")),
+    ChatMessage: Level(
+        MISPLACED
+        | all_of(refused(), "continue_final_message", "function_call", "partial", "parts", "prefix", "tool_calls")
+        | all_of(NOTHING, "annotations", "cache_control", "end_turn", "id", "weight")
+        | all_of(told(), "reasoning", "reasoning_content", "thinking", "tool_call_id"),
+        unheard=("name",),
+    ),
+    TextPart: Level(MISPLACED | all_of(NOTHING, "annotations", "cache_control", "id", "uuid")),
+    RefusalPart: Level(MISPLACED),
+    **dict.fromkeys((ImageUrlPart, ImagePart, VideoUrlPart, VideoPart, FilePart), PART),
+    **dict.fromkeys((ImageUrl, VideoUrl, FileContent), PLACE),
+    **dict.fromkeys((MmProcessorKwargs, Size, MediaIoKwargs, ImageIoKwargs, VideoIoKwargs), CLOSED),
+}
+"""By wire types."""
+NO_RULES = Level()
+
+
+# ---- Judgement --------------------------------------------------------------------------------------
+
+
+def judge(body: ChatCompletionRequest, template_words: Collection[str] = ()) -> Ignored:
+    """What of a request has no effect; `template_words` are those in the model's chat template.
+
+    Raises:
+        UnsupportedParameter: for what would change the answer and is not offered, and for slips; `param` is its path.
+    """
+    found = _Found()
+    _judge(body, "", found)
+    _judge_template_kwargs(body, template_words, found)
+    return Ignored(tuple(found.names), found.count)
+
+
+def refuse(ignored: Ignored) -> None:
+    """Raises UnsupportedParameter if anything is ignored, for operators who want it so."""
+    if ignored.count:
+        raise UnsupportedParameter(
+            f"This server refuses what it would have to ignore: {ignored}.", param=ignored.names[0]
+        )
+
+
+@dataclass(slots=True)
+class _Found:
+    """What is ignored, as far as it is known."""
+
+    names: list[str] = field(default_factory=list)
+    count: int = 0
+    room: int = MAX_TOLD
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.names) >= MAX_NAMES
+
+    def add(self, path: str, name: str) -> None:
+        self.count += 1
+        if self.is_full:
+            return
+        full = _join(path, name)
+        if len(full) <= self.room:
+            self.names.append(full)
+            self.room -= len(full)
+
+
+def _judge(wire: Wire, path: str, found: _Found) -> None:
+    """Judge an object and all objects in its fields."""
+    if isinstance(wire, UnknownPart):
+        return  # refused by its type
+    kind = type(wire)
+    level = LEVELS.get(kind, NO_RULES)
+    for name, value in (wire.model_extra or {}).items():
+        if name != "chat_template_kwargs" or kind is not ChatCompletionRequest:
+            _judge_value(wire, level, name, value, path, found)
+    for name in level.unheard:
+        if getattr(wire, name):
+            found.add(path, name)
+    for name in kind.model_fields:
+        for index, inner in _wires(getattr(wire, name)):
+            _judge(inner, _join(path, name) + ("" if index is None else f"[{index}]"), found)
+
+
+def _wires(value: object) -> Iterator[tuple[int | None, Wire]]:
+    """The objects in a field, with their numbers if it is a list."""
+    if isinstance(value, Wire):
+        yield None, value
+    elif isinstance(value, list):
+        yield from ((index, item) for index, item in enumerate(value) if isinstance(item, Wire))
+
+
+def _judge_value(wire: Wire, level: Level, name: str, value: object, path: str, found: _Found) -> None:
+    rule = level.rules.get(name)
+    fields = type(wire).model_fields
+    if value is None:
+        return
+    if rule is not None:
+        other, neutral = UNLESS.get(name, ("", None))
+        if rule.effect == "none" or _is_one_of(value, rule.neutral) or (other and _extra(wire, other) == neutral):
+            return
+        if rule.effect == "refused":
+            raise _unsupported(_join(path, name), rule.instead)
+    elif level.is_closed:
+        if value != {}:
+            raise _unsupported(_join(path, name), _meant(name, fields) or f"Known here: {', '.join(fields)}.")
+        return
+    elif not found.is_full and (hint := _meant(name, fields.keys() | CONTROLS)):
+        raise _unsupported(_join(path, name), hint)
+    found.add(path, name)
+
+
+def _judge_template_kwargs(body: ChatCompletionRequest, words: Collection[str], found: _Found) -> None:
+    """What the template does not read has no effect in vLLM's server either; what it reads is not offered."""
+    name = "chat_template_kwargs"
+    kwargs = _extra(body, name)
+    if kwargs is None or kwargs == {}:
+        return
+    if not isinstance(kwargs, dict):
+        raise _unsupported(name)
+    for key, value in kwargs.items():
+        rule = IN_TEMPLATE.get(key)
+        is_neutral = rule is not None and rule.effect == "refused" and _is_one_of(value, rule.neutral)
+        if value is None or is_neutral:
+            continue
+        if key in words:
+            raise _unsupported(_join(name, key))
+        if not _is_one_of(value, EMPTY):
+            found.add(name, key)
+
+
+def _extra(wire: Wire, name: str) -> Any:
+    return (wire.model_extra or {}).get(name)
+
+
+def _is_one_of(value: object, neutral: tuple[object, ...]) -> bool:
+    if isinstance(value, dict):  # fields that are not given, or off, ask for nothing
+        value = {name: one for name, one in value.items() if one is not None and one is not False}
+    # True is 1 to Python, and False 0, but not to those who write JSON.
+    return any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in neutral)
+
+
+def _join(path: str, name: str) -> str:
+    """The path of a name, with what is safe to be told of it: in a header, in a log."""
+    shown = UNSAFE.sub("?", name[:MAX_NAME]) or "?"
+    return f"{path}.{shown}" if path else shown
+
+
+def _unsupported(path: str, instead: str = "") -> UnsupportedParameter:
+    message = f"'{path}' is not supported by this server."
+    if instead.isidentifier():  # a field, if it is one yet
+        instead = f"Use '{instead}'." if instead in ChatCompletionRequest.model_fields else ""
+    return UnsupportedParameter(f"{message} {instead}".rstrip(), param=path)
+
+
+def _meant(name: str, known: Collection[str]) -> str:
+    """The question whether one of the known names was meant; empty if none is near."""
+    return _near(name, frozenset(known)) if len(name) <= MAX_NAME else ""
+
+
+@lru_cache(maxsize=1024)
+def _near(name: str, known: frozenset[str]) -> str:
+    plain = {_plain(one): one for one in sorted(known)}
+    key = _plain(name)
+    if key in plain:
+        return f"Did you mean '{plain[key]}'?"
+    near = difflib.get_close_matches(key, plain, 1, NEAR) if len(key) >= SHORTEST else []
+    return f"Did you mean '{plain[near[0]]}'?" if near else ""
+
+
+def _plain(name: str) -> str:
+    """A name without what languages differ in: maxPixels, max-pixels and max_pixels are one."""
+    return name.replace("_", "").replace("-", "").lower()
