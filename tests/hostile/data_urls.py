@@ -45,7 +45,7 @@ REFUSED: Final = {
     "nothing": ("data:", "invalid_image_url"),
     "a comma": ("data:,", "invalid_base64_image"),
     "SVG": ("data:image/svg+xml;base64,PHN2Zz4=", "unsupported_image_media_type"),
-    "four bytes of a TIFF": ("data:image/tiff;base64,SUkqAA==", "file_parse_error"),
+    "four bytes of a TIFF": ("data:image/tiff;base64,SUkqAA==", "image_parse_error"),
     "HTML": ("data:text/html;base64,PGh0bWw+", "unsupported_image_media_type"),
     "a video": ("data:video/mp4;base64,AAAA", "invalid_image_format"),
     "a program": ("data:application/x-executable;base64,f0VMRg==", "invalid_image_format"),
