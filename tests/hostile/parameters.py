@@ -161,8 +161,8 @@ CASES: Final[dict[str, Case]] = {
     "a user of somebody else, before all others": answered(said("Hello", user="root", priority=-(1 << 31))),
     "ten thousand names that nobody knows": answered(said("Hello", **{f"zq{n}": 1 for n in range(10_000)})),
     "names that would forge a header": answered(said("Hello", **{"zq\r\nx-forged: 1\u0645" * 50: 1})),
-    "a thousand names in messages": answered(
-        {**said("x"), "messages": [{"role": "user", "content": "", "zq": 1}] * 1000}
+    "two hundred names in messages": answered(
+        {**said("x"), "messages": [{"role": "user", "content": "", "zq": 1}] * 200}
     ),
     "a priority before all others": refused(said("Hello", priority=-(1 << 70)), "invalid_value", "priority"),
     "a deadline that has always been over": refused(said("Hello", timeout=-1), "invalid_value", "timeout"),
