@@ -53,9 +53,7 @@ BAD = {
     "empty image": Bad(shown("data:image/png;base64,"), 400, "empty_image_file", URL),
     "a PDF": Bad(shown(data_url(b"%PDF-1.7 words", "image/png")), 400, "unsupported_image_media_type", URL),
     "a local file": Bad(shown("file:///etc/passwd"), 400, "invalid_image_url", URL),
-    "a bare string": Bad(
-        asked([{"type": "image_url", "image_url": "http://x/y.png"}]), 400, "invalid_type", URL[: -len(".url")]
-    ),
+    "a bare number": Bad(asked([{"type": "image_url", "image_url": 5}]), 400, "invalid_type", URL[: -len(".url")]),
     "nobody's address": Bad(shown("http://127.0.0.1:9/x.png"), 400, "invalid_image_url", URL),
     "unknown part": Bad(asked([{"type": "hologram"}]), 400, "invalid_value", "messages[0].content[0].type"),
     "tools": Bad(asked("Hello", tools=[{"type": "function"}]), 400, "unsupported_parameter", "tools"),

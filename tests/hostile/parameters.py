@@ -44,7 +44,7 @@ OUT_OF_BOUNDS: Final[dict[str, tuple[dict[str, Any], str, str]]] = {
     "temperature infinite": ({"temperature": float("inf")}, "invalid_value", "temperature"),
     "temperature not a number": ({"temperature": float("nan")}, "invalid_value", "temperature"),
     "temperature a million nines": ({"temperature": "9" * 1_000_000}, "invalid_type", "temperature"),
-    "top_p 0": ({"top_p": 0}, "invalid_value", "top_p"),
+    "top_p -0.1": ({"top_p": -0.1}, "invalid_value", "top_p"),
     "top_k -2": ({"top_k": -2}, "invalid_value", "top_k"),
     "top_k 2**40": ({"top_k": 1 << 40}, "invalid_value", "top_k"),
     "min_p 2": ({"min_p": 2}, "invalid_value", "min_p"),
@@ -58,7 +58,7 @@ OUT_OF_BOUNDS: Final[dict[str, tuple[dict[str, Any], str, str]]] = {
     "an empty stop": ({"stop": [""]}, "invalid_value", "stop[0]"),
     "stops in stops": ({"stop": [["a"]]}, "invalid_type", "stop[0]"),
     "stream of text": ({"stream": "true"}, "invalid_type", "stream"),
-    "stream_options without a stream": ({"stream_options": {}}, "invalid_value", "stream_options"),
+    "stream_options without a stream": ({"stream_options": {"include_usage": True}}, "invalid_value", "stream_options"),
 }
 NOT_OFFERED: Final[dict[str, dict[str, Any]]] = {
     "top_logprobs 21": {"top_logprobs": 21},
@@ -72,7 +72,6 @@ NOT_OFFERED: Final[dict[str, dict[str, Any]]] = {
     "bad_words": {"bad_words": ["a" * 100_000]},
     "min_tokens": {"min_tokens": 1 << 40},
     "a chat template": {"chat_template": TEMPLATE},
-    "a chat template hidden": {"chat_template_kwargs": {"chat_template": TEMPLATE}},
     "image_embeds": {"image_embeds": "gASVHwAAAAAAAACMBXBvc2l4lIwGc3lzdGVtlJOUjARldmlslIWUUpQu"},
     "an endless schema": {"guided_json": RECURSIVE},
     "a pathological regex": {"guided_regex": PATHOLOGICAL},
@@ -151,7 +150,20 @@ CASES: Final[dict[str, Case]] = {
         "invalid_value",
         "messages[0].content[0].image_url.detail",
     ),
-    "a cache salt of somebody else": answered(said("Hello", cache_salt="../" * 1000, user="root", priority=-(1 << 31))),
+    "a chat template hidden": refused(
+        said("Hello", chat_template_kwargs={"chat_template": TEMPLATE}),
+        "unsupported_parameter",
+        "chat_template_kwargs.chat_template",
+    ),
+    "a cache salt of somebody else": refused(
+        said("Hello", cache_salt="../" * 1000, user="root"), "unsupported_parameter", "cache_salt"
+    ),
+    "a user of somebody else, before all others": answered(said("Hello", user="root", priority=-(1 << 31))),
+    "ten thousand names that nobody knows": answered(said("Hello", **{f"zq{n}": 1 for n in range(10_000)})),
+    "names that would forge a header": answered(said("Hello", **{"zq\r\nx-forged: 1\u0645" * 50: 1})),
+    "two hundred names in messages": answered(
+        {**said("x"), "messages": [{"role": "user", "content": "", "zq": 1}] * 200}
+    ),
     "a priority before all others": refused(said("Hello", priority=-(1 << 70)), "invalid_value", "priority"),
     "a deadline that has always been over": refused(said("Hello", timeout=-1), "invalid_value", "timeout"),
     "a deadline that is never over": answered(said("Hello", timeout=1e300)),

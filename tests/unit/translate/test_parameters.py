@@ -313,6 +313,8 @@ def test_the_template_decides_what_its_arguments_mean() -> None:
         assert error.param == "chat_template_kwargs.enable_thinking"
     assert judged({"chat_template_kwargs": {"add_vision_id": False}}, "add_vision_id") == Ignored()
     assert refusal({"chat_template_kwargs": {"add_vision_id": True}}, "add_vision_id").param is not None
+    hidden = {"chat_template_kwargs": {"chat_template": "{{ messages }}"}}
+    assert refusal(hidden).param == "chat_template_kwargs.chat_template"
     assert refusal({"chat_template_kwargs": ["x"]}).param == "chat_template_kwargs"
     assert IN_TEMPLATE.keys() > TOP.keys()
 
