@@ -149,14 +149,14 @@ class RefusalPart(Wire):
     """What an assistant said instead of an answer."""
 
     type: Literal["refusal"]
-    refusal: str
+    refusal: str = Field(description="Its words.")
 
 
 class ImageUrlPart(PictureControls):
     """A picture, as OpenAI's clients write it."""
 
     type: Literal["image_url"]
-    image_url: PicturePlace
+    image_url: PicturePlace = Field(description="Where the picture is.")
 
 
 class ImagePart(PictureControls):
@@ -171,7 +171,7 @@ class VideoUrlPart(ClipControls):
     """A clip, as vLLM's clients write it; `data:video/jpeg;base64,...,...` holds its frames one by one."""
 
     type: Literal["video_url"]
-    video_url: ClipFilePlace
+    video_url: ClipFilePlace = Field(description="Where the clip file is.")
 
 
 class VideoPart(ClipControls):

@@ -176,8 +176,8 @@ def test_callers_share_no_cached_picture() -> None:
 
 
 WRONG: dict[str, tuple[Any, str, str]] = {
-    "a bare string": (
-        {"type": "image_url", "image_url": "https://example.org/a.png"},
+    "a list of addresses": (
+        {"type": "image_url", "image_url": ["https://example.org/a.png"]},
         "invalid_type",
         "messages[0].content[1].image_url",
     ),
