@@ -51,7 +51,7 @@ BAD = {
     "not an image": Bad(shown(data_url(b"plain words", "image/png")), 400, "invalid_image_format", URL),
     "half an image": Bad(shown(data_url(PNG[: len(PNG) // 2], "image/png")), 400, "image_parse_error", URL),
     "empty image": Bad(shown("data:image/png;base64,"), 400, "empty_image_file", URL),
-    "a PDF": Bad(shown(data_url(b"%PDF-1.7 words", "image/png")), 400, "unsupported_image_media_type", URL),
+    "half a PDF": Bad(shown(data_url(b"%PDF-1.7 words", "image/png")), 400, "file_parse_error", URL),
     "a local file": Bad(shown("file:///etc/passwd"), 400, "invalid_image_url", URL),
     "a bare number": Bad(asked([{"type": "image_url", "image_url": 5}]), 400, "invalid_type", URL[: -len(".url")]),
     "nobody's address": Bad(shown("http://127.0.0.1:9/x.png"), 400, "invalid_image_url", URL),
