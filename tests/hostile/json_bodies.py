@@ -62,7 +62,7 @@ REFUSED: Final[dict[str, tuple[dict[str, Any] | bytes, str, str | None]]] = {
     "1e999": (with_field("top_p", b"1e999"), "invalid_value", "top_p"),
     "-1e999": (with_field("top_p", b"-1e999"), "invalid_value", "top_p"),
     "a key twice": (with_field("model", b"5"), "invalid_type", "model"),
-    "an empty object": (b"{}", "missing_required_parameter", "model"),
+    "an empty object": (b"{}", "missing_required_parameter", "messages"),
     "messages an object": ({**said("x"), "messages": {"0": "x"}}, "invalid_type", "messages"),
     "messages nested": ({**said("x"), "messages": [[{"role": "user", "content": "x"}]]}, "invalid_type", "messages[0]"),
     "5,000 messages": (
@@ -76,7 +76,6 @@ REFUSED: Final[dict[str, tuple[dict[str, Any] | bytes, str, str | None]]] = {
         None,
     ),
     "3,000 parts": (said([{"type": "text", "text": ""}] * 3000), "invalid_value", "messages[0].content"),
-    "no model": (without("model"), "missing_required_parameter", "model"),
     "no messages": (without("messages"), "missing_required_parameter", "messages"),
     "a part of an unknown kind": (
         said([{"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}]),
@@ -92,6 +91,7 @@ REFUSED: Final[dict[str, tuple[dict[str, Any] | bytes, str, str | None]]] = {
 }
 ANSWERED: Final = {
     "no words": said(""),
+    "no model": without("model"),
     "a NUL in the text": said("a\x00b"),
     "all control characters": said("".join(map(chr, range(32))) + "\x7f\x80\u2028\ufeff\ufffe\U0010ffff"),
     "bidi overrides": said("\u202eabc\u202c\u2066\u2069"),

@@ -35,7 +35,6 @@ OUT_OF_BOUNDS: Final[dict[str, tuple[dict[str, Any], str, str]]] = {
     "n a fraction": ({"n": 1.5}, "invalid_type", "n"),
     "n a list": ({"n": [1] * 1000}, "invalid_type", "n"),
     "max_tokens 2**63": ({"max_tokens": 1 << 63}, "invalid_value", "max_tokens"),
-    "max_tokens 2**31": ({"max_tokens": 1 << 31}, "context_length_exceeded", "messages"),
     "max_tokens -1": ({"max_tokens": -1}, "invalid_value", "max_tokens"),
     "max_tokens true": ({"max_tokens": True}, "invalid_type", "max_tokens"),
     "max_completion_tokens 0": ({"max_completion_tokens": 0}, "invalid_value", "max_completion_tokens"),
@@ -158,6 +157,7 @@ CASES: Final[dict[str, Case]] = {
     "a cache salt of somebody else": refused(
         said("Hello", cache_salt="../" * 1000, user="root"), "unsupported_parameter", "cache_salt"
     ),
+    "a ceiling of 2**31 tokens": answered(said("Hello", max_tokens=1 << 31)),
     "a user of somebody else, before all others": answered(said("Hello", user="root", priority=-(1 << 31))),
     "ten thousand names that nobody knows": answered(said("Hello", **{f"zq{n}": 1 for n in range(10_000)})),
     "names that would forge a header": answered(said("Hello", **{"zq\r\nx-forged: 1\u0645" * 50: 1})),
