@@ -85,7 +85,9 @@ CASES: Final[dict[str, Case]] = {
     "a chunk of 16 F": raw(POST + b"transfer-encoding: chunked\r\n\r\n" + b"F" * 17 + b"\r\n", 400, "invalid_http"),
     "tiny chunks": Case(_tiny_chunks, 200),
     "no body": raw(POST + b"connection: close\r\n\r\n", 400, "invalid_json"),
-    "a gzip body": raw(sized(b"\x1f\x8b" + bytes(100), POST + b"content-encoding: gzip\r\n"), 400, "invalid_json"),
+    "a gzip body": raw(
+        sized(b"\x1f\x8b" + bytes(100), POST + b"content-encoding: gzip\r\n"), 400, "invalid_content_encoding"
+    ),
     "a header of 70 KB": raw(GET + b"x: " + b"y" * 70_000 + b"\r\n\r\n", 431, "invalid_http"),
     "ten thousand headers": raw(GET + b"x: yyyyy\r\n" * 10_000 + b"\r\n", 431, "invalid_http"),
     "an address of 70 KB": raw(b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nhost: localhost\r\n\r\n", 431, "invalid_http"),
