@@ -6,6 +6,7 @@ import pybase64
 
 WHITESPACE = b" \t\r\n\f\v"
 URL_SAFE = bytes.maketrans(b"-_", b"+/")
+"""From the alphabet of URLs to the standard one (RFC 4648, 5 and 4)."""
 ESCAPES = ((b"\\/", b"/"), (b"\\u002B", b"+"), (b"\\u002b", b"+"), (b"\\n", b""), (b"\\r", b""), (b"\\t", b""))
 """What JSON may write for characters of base64, and for the white space between them."""
 PERCENT = ((b"%2B", b"+"), (b"%2b", b"+"), (b"%2F", b"/"), (b"%2f", b"/"), (b"%3D", b"="), (b"%3d", b"="))

@@ -26,6 +26,7 @@ from server.media.decoding.resize import resize
 from server.media.decoding.samples import CLIPS, PAGES, PICTURES
 from server.media.decoding.video import DecodedClip, decode_clip
 from server.media.frames import listed_frame_size
+from server.media.heads import URL_SAFE, WHITESPACE
 from server.media.limits import WorkLimits, too_many_tokens
 from server.media.pixels import FRAMES, target_size
 from server.media.sources import bad_base64
@@ -40,8 +41,6 @@ FEW = 4096
 ShownPage = tuple[int | None, Octets, tuple[str, ...]]
 """The number of a page, its pixels, and what its reader should know."""
 Samples = Mapping[str, Callable[[], bytes]]
-WHITESPACE = b" \t\r\n\f\v"
-STANDARD = bytes.maketrans(b"-_", b"+/")
 
 
 def do(job: Job, files: memoryview, limits: WorkLimits, memory: Growing) -> list[Cut]:
@@ -95,7 +94,7 @@ def _standard(encoded: bytes) -> bytes:
     """Base64 in the standard alphabet (RFC 4648, 4): from that of URLs, from percent escapes, without its padding."""
     if b"%" in encoded:
         encoded = unquote_to_bytes(encoded)
-    encoded = encoded.translate(STANDARD, WHITESPACE)
+    encoded = encoded.translate(URL_SAFE, WHITESPACE)
     return encoded if encoded.endswith(b"=") else encoded + b"=" * (-len(encoded) % 4)
 
 
