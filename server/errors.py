@@ -114,6 +114,11 @@ def too_long(limit: int, finding: str, advice: str) -> ContextLengthExceeded:
     )
 
 
+def surely_too_long(limit: int, least: int) -> ContextLengthExceeded:
+    """The error for texts that were not counted to their end, since `least` of their tokens are too many already."""
+    return too_long(limit, f"your messages have more than {least} tokens", "Please shorten them.")
+
+
 class InvalidImage(BadRequest):
     """A picture that cannot be fetched, decoded or accepted."""
 

@@ -41,7 +41,7 @@ from server.core import (
     Usage,
 )
 from server.engine.protocol import Generator
-from server.errors import EngineNotReady, too_long
+from server.errors import EngineNotReady, surely_too_long, too_long
 from server.families.family import Family
 from server.telemetry import traces
 
@@ -227,9 +227,7 @@ class Inference:
         """Refuse texts that cannot fit by far, before their pictures are fetched and their tokens counted."""
         least = self._family.tokens_at_least(characters)
         if least > self._engine.max_model_len:
-            raise too_long(
-                self._engine.max_model_len, f"your messages have more than {least} tokens", "Please shorten them."
-            )
+            raise surely_too_long(self._engine.max_model_len, least)
 
     def _fit(self, sampling: Sampling, prompt: Prompt) -> Sampling:
         """Settle max_tokens, which is a ceiling and no demand; refuse a prompt that leaves no room."""

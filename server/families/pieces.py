@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 
 from server.core import Picture, Placed, Prompt
-from server.errors import too_long
+from server.errors import surely_too_long
 from server.families.text import Tokens
 
 Piece = int | str | Picture
@@ -40,4 +40,4 @@ def assemble(pieces: Sequence[Piece], tokens: Tokens, place: Place, most_tokens:
 def _refuse_endless(text: str, before: int, tokens: Tokens, most: int) -> None:
     least = before + tokens.more_than(text, max(most - before, 0))
     if least > most:
-        raise too_long(most, f"your messages have more than {least} tokens", "Please shorten them.")
+        raise surely_too_long(most, least)
