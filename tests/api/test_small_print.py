@@ -5,26 +5,12 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Iterator
 
 import pytest
 
 from server import __version__
 from server.engine.scripted import Script
 from tests.api.house import CHAT, NAME, RED, House, body, chunks, data_url, error_of, image_url, open_house, plain
-
-
-@pytest.fixture(scope="module")
-def shared_house() -> Iterator[House]:
-    with open_house() as house:
-        yield house
-
-
-@pytest.fixture
-def house(shared_house: House) -> Iterator[House]:
-    with shared_house.unharmed() as house:
-        yield house
-
 
 # ---- Addresses
 
