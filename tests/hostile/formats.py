@@ -70,14 +70,6 @@ def useful_entries() -> bytes:
     return tiff(8, 8, bytes(64), more=[(tag, 7, 2**20, bytes(4)) for tag in (320, 347, 519, 520, 521)])
 
 
-def all_strips_in_one(count: int = 200_000) -> bytes:
-    """A picture a pixel high and wide for each of its strips, which all are the same."""
-    offsets = struct.pack("<I", 8) * count
-    content = tiff(1, count, b"\x80" * 16, more=[(273, LONG, count, offsets), (279, LONG, count, offsets)])
-    rows = content.index(struct.pack("<HHII", 278, LONG, 1, count))
-    return patched(content, rows + 8, struct.pack("<I", 1))
-
-
 def raw_of_a_camera() -> bytes:
     version = (50706, 1, 4, b"\1\4\0\0")
     return tiff(8, 8, bytes(64), more=[(254, LONG, 1, struct.pack("<I", 1)), (330, LONG, 1, bytes(4)), version])
