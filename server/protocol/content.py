@@ -58,6 +58,7 @@ class ClipControls(PixelControls):
         "frames the same as sample_fps.",
     )
     nframes: Frames | None = Field(None, description="Frames to take from a clip file; not together with fps.")
+    num_frames: Frames | None = Field(None, description="Another name for nframes, as vLLM has it.")
     min_frames: Frames | None = Field(None, description="The fewest frames to take at a given fps.")
     max_frames: Frames | None = Field(None, description="The most frames to take at a given fps.")
     video_start: Seconds | None = Field(None, description="Where in a clip file to begin, in seconds.")

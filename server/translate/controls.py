@@ -40,13 +40,29 @@ def controlled(part: P, place: object, here: str, field: str) -> Controlled[P]:
     """
     if not isinstance(place, PixelControls):
         return Controlled(part, here, field)
-    found = {name: getattr(place, name) for name in CONTROLS & place.model_fields_set}
+    # Of fields alone: beside them may stand what asks for nothing, such as an empty `fps` of a picture.
+    found = {name: getattr(place, name) for name in CONTROLS & type(place).model_fields.keys()}
     found = {name: value for name, value in found.items() if value is not None}
     for name, value in found.items():
         beside = getattr(part, name)
         if beside is not None and beside != value:
-            path = f"{here}.{field}.{name}"
-            raise BadRequest(f"'{path}' and '{here}.{name}' say different things: leave one of them out.", param=path)
+            raise _contradiction(f"{here}.{field}.{name}", f"{here}.{name}")
     if not found:
         return Controlled(part, here, field)
     return Controlled(part.model_copy(update=found), here, field, frozenset(found))
+
+
+def frames_wanted(clip: Controlled[ClipControls]) -> int | None:
+    """How many frames of a clip file are wanted, under either of the two names.
+
+    Raises:
+        BadRequest: they say different things.
+    """
+    own, other = clip.part.nframes, clip.part.num_frames
+    if own is not None and other is not None and own != other:
+        raise _contradiction(clip.path("num_frames"), clip.path("nframes"))
+    return other if own is None else own
+
+
+def _contradiction(one: str, other: str) -> BadRequest:
+    return BadRequest(f"'{one}' and '{other}' say different things: leave one of them out.", param=one)

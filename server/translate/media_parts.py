@@ -18,7 +18,7 @@ from server.protocol.content import (
     VideoPart,
     VideoUrlPart,
 )
-from server.translate.controls import Controlled, controlled
+from server.translate.controls import Controlled, controlled, frames_wanted
 from server.translate.media_defaults import MediaDefaults, budget_over, choice_over
 from server.translate.pages import page_ranges
 from server.translate.parse import missing
@@ -37,7 +37,7 @@ SEARCHED = 256
 """Bytes of a long string in which its media type stands."""
 Find = Callable[[str], Url]
 """What a string of a parsed body stands for."""
-FILE_ONLY = ("nframes", "min_frames", "max_frames", "video_start", "video_end")
+FILE_ONLY = ("nframes", "num_frames", "min_frames", "max_frames", "video_start", "video_end")
 """Controls that choose among the frames of a clip file, while a list of frames is used as it is."""
 
 
@@ -111,16 +111,16 @@ class MediaParts:
 
     def _frames_of_file(self, asked: Controlled[ClipControls], number: int) -> FrameChoice:
         self._defaults.check_sampling(is_file=True)
-        part = asked.part
-        if part.fps is not None and part.nframes is not None:
-            fps, nframes = asked.path("fps"), asked.path("nframes")
-            raise BadRequest(f"'{fps}' and '{nframes}' exclude each other.", param=nframes)
+        part, nframes = asked.part, frames_wanted(asked)
+        if part.fps is not None and nframes is not None:
+            path = asked.path("num_frames" if part.nframes is None else "nframes")
+            raise BadRequest(f"'{asked.path('fps')}' and '{path}' exclude each other.", param=path)
         if part.sample_fps is not None:
             path = asked.path("sample_fps")
             raise BadRequest(f"Invalid '{path}': it counts for a list of frames; a clip file takes 'fps'.", param=path)
         own = FrameChoice(
             fps=part.fps,
-            nframes=part.nframes,
+            nframes=nframes,
             min_frames=part.min_frames,
             max_frames=part.max_frames,
             video_start=part.video_start,

@@ -348,3 +348,32 @@ def test_no_number_is_without_end(name: str, number: str) -> None:
     with pytest.raises(BadRequest) as caught:
         parse(ChatCompletionRequest, JsonBody.whole((body % (name, number)).encode()))
     assert caught.value.param == f"{HERE}.{name}"
+
+
+# ---- Two names for the number of frames
+
+BESIDE_AND_INSIDE = [
+    ({"nframes": 4, "num_frames": 6}, {}, f"{HERE}.num_frames"),
+    ({"nframes": 4}, {"num_frames": 6}, f"{HERE}.video_url.num_frames"),
+    ({"num_frames": 4}, {"fps": 1}, f"{HERE}.num_frames"),
+    ({"fps": 1}, {"nframes": 4}, f"{HERE}.video_url.nframes"),
+]
+
+
+def clip_part(beside: dict[str, Any], inside: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "video_url", "video_url": {"url": "u", **inside}, **beside}
+
+
+def test_vllms_name_for_the_number_of_frames_means_the_same() -> None:
+    [named] = sources(clip_part({"nframes": 4}, {}))
+    assert isinstance(named, ClipSource)
+    assert named.frames.nframes == 4
+    for beside, inside in (({"num_frames": 4}, {}), ({}, {"num_frames": 4}), ({"num_frames": 4}, {"nframes": 4})):
+        assert sources(clip_part(beside, inside)) == (named,)
+
+
+@pytest.mark.parametrize(("beside", "inside", "param"), BESIDE_AND_INSIDE, ids=str)
+def test_wishes_for_frames_that_exclude_each_other_are_refused_where_they_stand(
+    beside: dict[str, Any], inside: dict[str, Any], param: str
+) -> None:
+    assert refused(clip_part(beside, inside)).param == param
