@@ -12,6 +12,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, Literal
 
 from server.core import Ignored
@@ -35,7 +36,9 @@ from server.protocol.wire import Wire
 from server.translate.controls import CONTROLS
 
 MAX_NAMES = 16
-"""Of a request, that are told, and compared with what is known; more are only counted. Comparing takes up to 1 ms."""
+"""Of a request, that are told, each once for each kind of object; more are only counted."""
+MAX_COMPARED = 64
+"""Of a request, that are compared with what is known, each once as well: all of them in 15 ms at most."""
 MAX_NAME = 64
 """Characters of a name that are told."""
 MAX_TOLD = 1024
@@ -96,7 +99,8 @@ MEDIA = (
     "video", "videos", "video_url", "video_urls", "video_data", "input_video",
     "audio", "audios", "audio_url", "input_audio",
     "file", "files", "file_url", "file_urls", "file_data", "file_id", "file_ids", "input_file", "document",
-    "attachment", "attachments", "experimental_attachments",
+    "attachment", "attachments", "experimental_attachments", "mm_data", "mm_payload", "multi_modal_data", "pdf",
+    "pixel_values",
 )  # fmt: skip
 """Under which clients of any server send pictures, clips, sound and documents."""
 BYTES = ("b64_json", "base64", "data", "media", "source")
@@ -105,7 +109,21 @@ MISPLACED: dict[str, Rule] = {
     **all_of(refused(instead=PART_HINT), *MEDIA),
     **all_of(refused(instead=CONTROL_HINT), *CONTROLS - {"detail"}),
     "detail": refused("auto", "high", instead="It counts for pictures: 'low' and 'original' are sizes of these."),
-    "num_frames": refused(instead="A part has 'nframes', and 'mm_processor_kwargs' has 'num_frames'."),
+    **{
+        name: refused(instead=f"Here it is '{ours}'.")
+        for name, ours in {
+            "frame_rate": "fps",
+            "max_dynamic_patch": "max_pixels",
+            "max_image_size": "max_pixels",
+            "max_num_frames": "max_frames",
+            "max_size": "max_pixels",
+            "min_dynamic_patch": "min_pixels",
+            "num_segments": "nframes",
+            "shortest_edge": "min_pixels",
+            "longest_edge": "max_pixels",
+            "video_fps": "fps",
+        }.items()
+    },
 }
 """Whatever of these is no field of an object is refused there: a medium would not be seen, a control not be obeyed."""
 
@@ -114,8 +132,61 @@ TOP: dict[str, Rule] = {
     **all_of(refused(instead="response_format"), "format", "guided_choice", "guided_grammar", "guided_regex"),
     **all_of(only(instead="response_format"), "guided_json", "json_schema"),
     **all_of(refused(instead="structured_outputs"), "ebnf", "grammar", "guided_decoding_backend", "regex"),
-    **all_of(refused(instead="max_tokens"), "max_length", "max_new_tokens", "max_output_tokens", "n_predict"),
-    **all_of(refused(instead="messages"), "input", "inputs", "prompt"),
+    **all_of(
+        refused(instead="max_tokens"),
+        "max_gen_toks", "max_length", "max_new_tokens", "max_output_tokens", "n_predict", "num_predict",
+    ),
+    **all_of(
+        refused(instead="messages"),
+        "context", "conversation", "input", "input_embeds", "input_ids", "inputs", "previous_response_id", "prompt",
+        "prompt_embeds", "prompt_token_ids",
+    ),
+    # How else the tokens of an answer are drawn
+    **all_of(
+        refused(0),
+        "diversity_penalty", "dry_multiplier", "dynatemp_range", "epsilon_cutoff", "eta_cutoff", "min_keep",
+        "mirostat_mode", "penalty_alpha", "smoothing_factor", "xtc_probability",
+    ),
+    **all_of(
+        refused(),
+        "bad_words_ids", "custom_logit_processor", "custom_params", "forced_bos_token_id", "samplers",
+        "suppress_tokens", "watermark", "watermarking",
+    ),
+    "repeat_last_n": refused(0, 64),
+    "temp": only(instead="temperature"),
+    "top_n_sigma": refused(0, -1),
+    "typ_p": refused(1),
+    "typical": refused(1),
+    # How else it is held to a form, and where it ends
+    **all_of(
+        refused(instead="response_format"),
+        "guided_whitespace_pattern", "json_mode", "response_fields", "response_schema",
+    ),
+    "output_format": refused("text", instead="response_format"),
+    "text": refused({"format": {"type": "text"}}, instead="response_format"),
+    **all_of(refused(instead="stop"), "stop_regex", "stop_words"),
+    "streaming": refused(instead="stream"),
+    "t_max_predict_ms": refused(0, -1, instead="timeout"),
+    # What else the model is told, what it is, and what is done besides
+    **all_of(
+        refused(),
+        "adapter", "adapter_id", "adapter_name", "background", "connectors", "enable_search", "lora", "lora_path",
+        "lora_request", "plugins", "prompt_mode", "raw", "search_options", "search_parameters", "template",
+        "translation_options",
+    ),
+    **all_of(refused(0), "n_ctx", "n_keep", "num_keep"),
+    "generation_config": refused(instead="What stands in it belongs into the request itself, under OpenAI's names."),
+    "num_return_sequences": refused(1, instead="n"),
+    "truncation": refused("disabled"),
+    "vl_high_resolution_images": refused(instead="A picture has 'detail': 'original'."),
+    # What else would be told of it
+    **all_of(
+        refused(),
+        "decoder_input_details", "post_sampling_probs", "return_full_text", "return_hidden_states", "return_logprob",
+        "return_mm_kwargs", "return_prompt_text", "return_text_in_logprobs", "return_token_offsets",
+        "return_tokens_as_token_ids",
+    ),
+    **all_of(refused(0), "routed_experts_prompt_start", "top_logprobs_num"),
     **all_of(refused(instead="It is a message of the role 'system'."), "instructions", "system", "system_prompt"),
     **all_of(
         refused(instead="What stands in it belongs into the request itself, where OpenAI's SDK puts it."),
@@ -149,7 +220,6 @@ TOP: dict[str, Rule] = {
     "no_repeat_ngram_size": refused(0),
     "num_beams": refused(1),
     "num_ctx": refused(instead="The length of the context is the operator's to set (--max-model-len)."),
-    "num_predict": refused(instead="max_tokens"),
     "options": refused(instead="What stands in it belongs into the request itself, under OpenAI's names."),
     "prompt_logprobs": refused(),
     "random_seed": only(instead="seed"),
@@ -178,6 +248,16 @@ TOP: dict[str, Rule] = {
     "web_search_options": refused(),
     # What asks for effort, thoughts or a manner that this model has not: an answer comes all the same.
     **all_of(told(), "enable_thinking", "store", "think", "moderation", "models"),
+    # Where it runs and how it comes
+    **all_of(
+        told(),
+        "bootstrap_host", "bootstrap_port", "bootstrap_room", "ec_transfer_params", "kv_transfer_params", "provider",
+        "reasoning_format", "return_progress", "rid", "route", "safety_settings", "session_id", "timings_per_token",
+        "transforms",
+    ),
+    **all_of(told(-1), "data_parallel_rank", "id_slot"),
+    **all_of(told(0, -1), "reasoning_budget", "thinking_budget"),
+    "stream_interval": told(1),
     "include_reasoning": told(True),
     "reasoning": told({"effort": "none"}),
     "reasoning_effort": told("none"),
@@ -186,8 +266,15 @@ TOP: dict[str, Rule] = {
     # For the books of whoever serves, or of no consequence for the answer.
     **all_of(
         NOTHING,
-        "keep_alive", "metadata", "parallel_tool_calls", "prediction", "prompt_cache_key", "prompt_cache_retention",
-        "request_id", "safety_identifier", "user",
+        "cache_prompt", "incremental_output", "keep_alive", "metadata", "parallel_tool_calls", "parse_tool_calls",
+        "prediction", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention", "request_id",
+        "result_format", "safety_identifier", "separate_reasoning", "stream_reasoning", "user",
+    ),
+    # How something is done that is refused where it is asked for.
+    **all_of(
+        NOTHING,
+        "dry_allowed_length", "dry_base", "dry_penalty_last_n", "dry_sequence_breakers", "dynatemp_exponent",
+        "mirostat_eta", "mirostat_tau", "xtc_threshold",
     ),
 }  # fmt: skip
 TEMPLATE_KWARGS = "chat_template_kwargs"
@@ -195,6 +282,16 @@ IN_TEMPLATE = {**TOP, "add_vision_id": refused()}
 """Rules for that: what asks for nothing there although templates read it."""
 UNLESS = {"tools": ("tool_choice", "none"), "functions": ("function_call", "none")}
 """What asks for nothing where another field says so."""
+
+OF_THE_REQUEST = (
+    "chat_template", "chat_template_kwargs", "frequency_penalty", "grammar", "guided_choice", "guided_grammar",
+    "guided_json", "guided_regex", "json_schema", "logit_bias", "logprobs", "max_completion_tokens", "max_tokens",
+    "media_io_kwargs", "min_p", "mm_processor_kwargs", "presence_penalty", "regex", "repetition_penalty",
+    "response_format", "seed", "stop", "stop_sequences", "structured_outputs", "temperature", "tool_choice", "tools",
+    "top_k", "top_p",
+)  # fmt: skip
+"""What steers the answer at the top alone."""
+BELOW = MISPLACED | all_of(refused(instead="It counts at the top of a request alone."), *OF_THE_REQUEST)
 
 OF_A_FILE = all_of(NOTHING, "cache_control", "file_name", "filename", "id", "media_type", "mime_type", "name", "uuid")
 """The bytes decide what a file is; prepared pictures are found again by them, too."""
@@ -214,22 +311,22 @@ class Level:
     """Whether unknown names are refused too: whatever stands here changes what the model sees."""
 
 
-BESIDE_A_FILE = MISPLACED | all_of(refused(instead=PART_HINT), *BYTES) | OF_A_FILE
+BESIDE_A_FILE = BELOW | all_of(refused(instead=PART_HINT), *BYTES) | OF_A_FILE
 PART = Level(BESIDE_A_FILE | all_of(refused(), "text"))
 PLACE = Level(BESIDE_A_FILE | all_of(NOTHING, "format"))
 CLOSED = Level(is_closed=True)
 LEVELS: dict[type[Wire], Level] = {
     ChatCompletionRequest: Level(TOP),
-    StreamOptions: Level(all_of(NOTHING, "include_obfuscation")),
+    StreamOptions: Level(BELOW | all_of(refused(), "continuous_usage_stats") | all_of(NOTHING, "include_obfuscation")),
     ChatMessage: Level(
-        MISPLACED
+        BELOW
         | all_of(refused(), "continue_final_message", "function_call", "partial", "parts", "prefix", "tool_calls")
         | all_of(NOTHING, "annotations", "cache_control", "end_turn", "id", "weight")
         | all_of(told(), "reasoning", "reasoning_content", "thinking", "tool_call_id"),
         unheard=("name",),
     ),
-    TextPart: Level(MISPLACED | all_of(NOTHING, "annotations", "cache_control", "id", "uuid")),
-    RefusalPart: Level(MISPLACED),
+    TextPart: Level(BELOW | all_of(NOTHING, "annotations", "cache_control", "id", "uuid")),
+    RefusalPart: Level(BELOW),
     **dict.fromkeys((ImageUrlPart, ImagePart, VideoUrlPart, VideoPart, FilePart), PART),
     **dict.fromkeys((ImageUrl, VideoUrl, FileContent), PLACE),
     **dict.fromkeys((MmProcessorKwargs, Size, MediaIoKwargs, ImageIoKwargs, VideoIoKwargs), CLOSED),
@@ -268,17 +365,13 @@ class _Found:
     names: list[str] = field(default_factory=list)
     count: int = 0
     room: int = MAX_TOLD
-
-    @property
-    def is_full(self) -> bool:
-        return len(self.names) >= MAX_NAMES
+    compared: set[tuple[type[Wire], str]] = field(default_factory=set)
+    """Names that are like none that is known. A conversation repeats them in each message: once is enough."""
 
     def add(self, path: str, name: str) -> None:
         self.count += 1
-        if self.is_full:
-            return
         full = _join(path, name)
-        if len(full) <= self.room:
+        if len(self.names) < MAX_NAMES and len(full) <= self.room:
             self.names.append(full)
             self.room -= len(full)
 
@@ -315,10 +408,15 @@ def _judge_value(wire: Wire, level: Level, name: str, value: object, path: str, 
     elif level.is_closed:
         if value != {}:
             fields = type(wire).model_fields
-            raise _unsupported(_join(path, name), _meant(name, fields) or f"Known here: {', '.join(fields)}.")
+            raise _unsupported(_join(path, name), _meant(name, fields.keys()) or f"Known here: {', '.join(fields)}.")
         return
-    elif not found.is_full and (hint := _meant(name, type(wire).model_fields.keys() | CONTROLS)):
-        raise _unsupported(_join(path, name), hint)
+    elif (type(wire), name) in found.compared:
+        found.count += 1
+        return
+    elif len(found.compared) < MAX_COMPARED:
+        if hint := _meant(name, type(wire).model_fields.keys() | CONTROLS, level.rules):
+            raise _unsupported(_join(path, name), hint)
+        found.compared.add((type(wire), name))
     found.add(path, name)
 
 
@@ -364,19 +462,29 @@ def _unsupported(path: str, instead: str = "") -> UnsupportedParameter:
     return UnsupportedParameter(f"{message} {instead}".rstrip(), param=path)
 
 
-def _meant(name: str, known: Collection[str]) -> str:
-    """The question whether one of the known names was meant; empty if none is near."""
-    return _near(name, frozenset(known)) if len(name) <= MAX_NAME else ""
+def _meant(name: str, fields: Collection[str], rules: Mapping[str, Rule] = MappingProxyType({})) -> str:
+    """The question whether one of the known names was meant; empty if none is near.
+
+    Of those without a field only what would be refused is looked at, and only for another spelling of it.
+    """
+    if len(name) > MAX_NAME:
+        return ""
+    refused_names = frozenset(one for one, rule in rules.items() if rule.effect == "refused")
+    return _near(_plain(name), frozenset(fields), refused_names)
 
 
 @lru_cache(maxsize=1024)
-def _near(name: str, known: frozenset[str]) -> str:
-    plain = {_plain(one): one for one in sorted(known)}
-    key = _plain(name)
-    if key in plain:
-        return f"Did you mean '{plain[key]}'?"
+def _near(key: str, fields: frozenset[str], refused_names: frozenset[str]) -> str:
+    plain = _spellings(fields)
+    if known := plain.get(key) or _spellings(refused_names).get(key):
+        return f"Did you mean '{known}'?"
     near = difflib.get_close_matches(key, plain, 1, NEAR) if len(key) >= SHORTEST else []
     return f"Did you mean '{plain[near[0]]}'?" if near else ""
+
+
+@lru_cache(maxsize=64)
+def _spellings(names: frozenset[str]) -> dict[str, str]:
+    return {_plain(one): one for one in sorted(names)}
 
 
 def _plain(name: str) -> str:

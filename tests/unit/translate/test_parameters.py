@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from openai.types.chat import completion_create_params
 
 from server.core import Ignored
 from server.errors import UnsupportedParameter
-from server.protocol.chat import ChatCompletionRequest
+from server.protocol.chat import ChatCompletionRequest, StreamOptions
 from server.protocol.wire import Wire
 from server.translate.controls import CONTROLS
 from server.translate.json_body import JsonBody
@@ -20,15 +24,19 @@ from server.translate.parameters import (
     EMPTY,
     IN_TEMPLATE,
     LEVELS,
+    MAX_COMPARED,
     MAX_NAME,
     MAX_NAMES,
     MAX_TOLD,
+    OF_THE_REQUEST,
+    TEMPLATE_KWARGS,
     TOP,
     Rule,
     judge,
     refuse,
 )
 from server.translate.parse import parse
+from tests.unit.translate.asking import conversation
 
 PICTURE: dict[str, Any] = {"type": "image_url", "image_url": {"url": "u"}}
 HERE = "messages[0].content[0]"
@@ -205,6 +213,17 @@ def test_where_all_changes_what_the_model_sees_nothing_unknown_is_accepted(place
         assert judged(put(place, zq=nothing)) == Ignored()
 
 
+@pytest.mark.parametrize("place", OPEN)
+def test_a_control_of_another_medium_that_asks_for_nothing_changes_nothing(place: str) -> None:
+    role = "assistant" if place == "refusal" else "user"
+    fields = level_of(place).model_fields
+    for name in CONTROLS - fields.keys():
+        for nothing in EMPTY:
+            body = put(place, **{name: nothing})
+            messages = [{**one, "role": role} for one in body.pop("messages", [{"content": "x"}])]
+            assert conversation(*messages, **body).ignored == Ignored()
+
+
 # ---- Slips of the pen
 
 
@@ -229,6 +248,9 @@ def test_where_all_changes_what_the_model_sees_nothing_unknown_is_accepted(place
         ("top", "temprature", "temperature"),
         ("top", "top-p", "top_p"),
         ("top", "stops", "stop"),
+        ("top", "stopSequences", "stop_sequences"),
+        ("top", "jsonSchema", "json_schema"),
+        ("message", "maxTokens", "max_tokens"),
     ],
 )
 def test_a_slip_is_refused_with_what_was_meant(place: str, slip: str, meant: str) -> None:
@@ -238,10 +260,26 @@ def test_a_slip_is_refused_with_what_was_meant(place: str, slip: str, meant: str
     assert judged(put(place, **{slip: None})) == Ignored()
 
 
+def test_a_slip_does_not_hide_behind_what_every_message_repeats() -> None:
+    turns = [{"role": "user", "content": "x", "timestamp": 1}] * 200
+    shown = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "u", "max_pixel": 9}}]}
+    assert refusal({"messages": [*turns, shown]}).param == "messages[200].content[0].image_url.max_pixel"
+    assert judged({"messages": turns}) == Ignored(("messages[0].timestamp",), 200)
+    names = {f"zq{number}": 1 for number in range(MAX_COMPARED - 1)}
+    assert refusal({**names, "max_token": 1}).param == "max_token"
+
+
+@pytest.mark.parametrize("name", OF_THE_REQUEST)
+def test_what_steers_the_answer_counts_at_the_top_alone(name: str) -> None:
+    for place in OPEN:
+        if place != "top":
+            assert refusal(put(place, **{name: "something"})).param == path_of(place, name)
+
+
 def test_a_medium_or_a_control_elsewhere_is_told_where_it_belongs() -> None:
     assert "mm_processor_kwargs" in refusal({"max_pixels": 9}).message
     assert "image_url" in refusal(message(images=["x"])).message
-    assert "'nframes'" in refusal(put("video_url", num_frames=4)).message
+    assert "'fps'" in refusal(put("video_url", video_fps=4)).message
 
 
 @pytest.mark.parametrize(
@@ -259,6 +297,40 @@ def test_what_is_offered_by_another_name_is_told_so(name: str, instead: str) -> 
     for rule in TOP.values():
         if rule.instead.isidentifier() and rule.instead not in ChatCompletionRequest.model_fields:
             assert rule.instead in ("response_format", "structured_outputs")
+
+
+# ---- What clients of OpenAI and vLLM can send
+
+
+def known(kind: type[Wire]) -> set[str]:
+    return {*kind.model_fields, *LEVELS[kind].rules}
+
+
+def fields_of_vllm(name: str) -> set[str]:
+    """The fields of a class of vLLM's protocol, without importing vLLM."""
+    package = importlib.util.find_spec("vllm")
+    assert package is not None
+    assert package.submodule_search_locations
+    for file in (Path(package.submodule_search_locations[0]) / "entrypoints").rglob("protocol.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef) and node.name == name:
+                targets = [one.target for one in node.body if isinstance(one, ast.AnnAssign)]
+                return {one.id for one in targets if isinstance(one, ast.Name) and not one.id.startswith("_")}
+    raise AssertionError(f"vLLM has no {name}")
+
+
+def test_every_parameter_of_openai_is_known() -> None:
+    theirs = set(completion_create_params.CompletionCreateParamsBase.__annotations__)
+    assert theirs - known(ChatCompletionRequest) == set()
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"), [("ChatCompletionRequest", ChatCompletionRequest), ("StreamOptions", StreamOptions)]
+)
+def test_every_parameter_of_vllm_is_known(theirs: str, ours: type[Wire]) -> None:
+    fields = fields_of_vllm(theirs)
+    assert fields
+    assert fields - known(ours) - {TEMPLATE_KWARGS} == set()
 
 
 # ---- Values that ask for nothing, as clients send them
