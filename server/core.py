@@ -370,6 +370,23 @@ class MediaFact:
     """What is not as it should be, in sentences."""
 
 
+@dataclass(slots=True)
+class Choice:
+    """A finished choice, folded from its events."""
+
+    text: str = ""
+    reason: FinishReason = FinishReason.STOP
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole reply, folded from its events."""
+
+    choices: tuple[Choice, ...]
+    usage: Usage
+    media: tuple[MediaFact, ...] = ()
+
+
 # ---- How the house is -------------------------------------------------------------------------------
 
 

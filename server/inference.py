@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
@@ -21,13 +21,14 @@ from server.admission.gate import Gate, Ticket
 from server.admission.queue import Ask
 from server.core import (
     Anew,
+    Answer,
     Caller,
+    Choice,
     Clip,
     Conversation,
     EngineState,
     Event,
     Finished,
-    FinishReason,
     GenerationRequest,
     MediaFact,
     Message,
@@ -104,23 +105,6 @@ class EventStream:
         finally:
             self._span.end()
             self._ticket.close()
-
-
-@dataclass(slots=True)
-class Choice:
-    """A finished choice, folded from its events."""
-
-    text: str = ""
-    reason: FinishReason = FinishReason.STOP
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A whole reply, folded from its events."""
-
-    choices: tuple[Choice, ...]
-    usage: Usage
-    media: tuple[MediaFact, ...] = ()
 
 
 class Inference:

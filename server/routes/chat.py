@@ -12,8 +12,8 @@ from fastapi.responses import Response
 
 from server.admission.deadline import Deadline
 from server.admission.gate import Arrival
-from server.core import Caller
-from server.inference import Answer, EventStream
+from server.core import Answer, Caller
+from server.inference import EventStream
 from server.protocol.chat import ChatCompletionRequest
 from server.routes.openapi import body_schema
 from server.routes.replies import read_json, unless_gone

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 
 import orjson
 
-from server.core import Event, Finished, MediaFact, TextDelta, Usage
-from server.inference import Answer
+from server.core import Answer, Event, Finished, MediaFact, TextDelta, Usage
 from server.translate import sse
 from server.translate.media_info import media_info
 

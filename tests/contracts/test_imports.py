@@ -119,7 +119,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "admission": {"core", "errors"},
     "telemetry": {"core", "errors"},
     "inference": {"admission", "core", "engine", "errors", "families", "telemetry"},
-    "translate": {"core", "errors", "inference", "protocol"},
+    "translate": {"core", "errors", "protocol"},
     "services": {"admission", "core", "engine", "errors", "inference", "media", "settings"},
     "engine": {"core", "demo", "errors", "families", "machine", "settings"},
     "startup": {"core", "engine", "errors", "families", "inference", "media", "services", "settings", "telemetry"},

@@ -20,6 +20,7 @@ from server.admission.queue import Ask
 from server.core import (
     Anew,
     Caller,
+    Choice,
     Clip,
     ClipSource,
     Conversation,
@@ -42,7 +43,7 @@ from server.core import (
 )
 from server.engine.scripted import Script, ScriptedEngine
 from server.errors import ApiError, ContextLengthExceeded, EngineDied, EngineNotReady, InvalidImage, Overloaded
-from server.inference import CHARACTERS_PER_TOKEN, FRAME, FRAME_TOKENS, LONG_TEXT, Choice, Inference, text_length
+from server.inference import CHARACTERS_PER_TOKEN, FRAME, FRAME_TOKENS, LONG_TEXT, Inference, text_length
 
 CALLER = Caller("somebody", "tenant-1")
 

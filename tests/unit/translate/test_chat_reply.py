@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from server.core import Anew, Finished, FinishReason, MediaFact, TextDelta, Usage
-from server.inference import Answer, Choice
+from server.core import Anew, Answer, Choice, Finished, FinishReason, MediaFact, TextDelta, Usage
 from server.translate.chat_reply import ChunkWriter, ReplyHead, completion, usage_object
 
 HEAD = ReplyHead("chatcmpl-1", 'org/ain "quoted" نموذج', fingerprint="fp_1", created=1_700_000_000)
