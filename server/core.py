@@ -151,6 +151,23 @@ class Message:
     content: tuple[str | Source, ...]
 
 
+ConstraintKind = Literal["json_schema", "regex", "choice", "grammar"]
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """What form an answer must have.
+
+    `text`, by kind: a JSON schema; a regular expression; a JSON list of texts, one of which is the answer; a grammar in
+    Lark's syntax or in GBNF. Text and not objects, so that what is asked can be compared and hashed.
+    """
+
+    kind: ConstraintKind
+    text: str
+    param: str = field(default="response_format", compare=False)
+    """Where it stands in the request, for error messages."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """How to draw tokens. None means the model's own generation_config decides."""
@@ -166,6 +183,18 @@ class Sampling:
     stop: tuple[str, ...] = ()
     seed: int | None = None
     n: int = 1
+    min_tokens: int = 0
+    """Before an answer may end by itself."""
+    stop_token_ids: tuple[int, ...] = ()
+    keep_stop: bool = False
+    """Whether the stop string that ended an answer is part of it."""
+    bad_words: tuple[str, ...] = ()
+    """What the answer must not say."""
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """Token ids, and what is added to their logits."""
+    logprobs: int | None = None
+    """How many of the likeliest tokens are told at each place beside the one that was taken; None for not even that."""
+    constraint: Constraint | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,11 +345,28 @@ class FinishReason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token of an answer and how likely it was.
+
+    `token` are its bytes in UTF-8, which need not be whole characters. `logprob` is the natural logarithm of its
+    probability. `top` has the likeliest tokens at its place in the same terms, the likeliest first.
+    """
+
+    token: bytes
+    logprob: float
+    top: tuple[tuple[bytes, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class TextDelta:
-    """New text of choice `index`. May be empty while a character is incomplete."""
+    """New text of choice `index`. May be empty while a character is incomplete, or a stop string may be coming.
+
+    `logprobs`: of the tokens that came with it, where they were asked for; some of them may belong to later text.
+    """
 
     index: int
     text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,6 +422,7 @@ class Choice:
 
     text: str = ""
     reason: FinishReason = FinishReason.STOP
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

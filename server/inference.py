@@ -39,6 +39,7 @@ from server.core import (
     Sampling,
     Source,
     TextDelta,
+    TokenLogprob,
     Usage,
 )
 from server.engine.protocol import Generator
@@ -220,7 +221,8 @@ class Inference:
         if room < 1:
             advice = "Please shorten them, or give pictures a smaller max_pixels."
             raise too_long(limit, f"your messages have {used} tokens", advice)
-        return replace(sampling, max_tokens=min(room, sampling.max_tokens or self._default_max_tokens or room))
+        most = min(room, sampling.max_tokens or self._default_max_tokens or room)
+        return replace(sampling, max_tokens=most, min_tokens=min(sampling.min_tokens, most))
 
 
 def text_length(messages: Sequence[Message]) -> int:
@@ -250,18 +252,21 @@ def _fact(opened: Opened, picture: Picture, tokens: int) -> MediaFact:
 async def fold(stream: EventStream, n: int) -> Answer:
     """Gather a stream's events into one answer with `n` choices."""
     texts: list[list[str]] = [[] for _ in range(n)]
+    logprobs: list[list[TokenLogprob]] = [[] for _ in range(n)]
     choices = [Choice() for _ in range(n)]
     usage = Usage(0, 0)
     async for event in stream:
         match event:
-            case TextDelta(index, text):
+            case TextDelta(index, text, tokens):
                 texts[index].append(text)
+                logprobs[index] += tokens
             case Finished(index, reason):
                 choices[index].reason = reason
             case Usage():
                 usage = event
             case Anew():
                 texts = [[] for _ in range(n)]
-    for choice, parts in zip(choices, texts, strict=True):
-        choice.text = "".join(parts)
+                logprobs = [[] for _ in range(n)]
+    for choice, parts, told in zip(choices, texts, logprobs, strict=True):
+        choice.text, choice.logprobs = "".join(parts), tuple(told)
     return Answer(tuple(choices), usage, stream.media)

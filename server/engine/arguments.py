@@ -54,6 +54,8 @@ def vllm_arguments(settings: Settings, folder: Path, device: Device, family: Fam
         "served_model_name": served_names(settings.model, settings.served_model_name),
         # The front end hands over finished patches; a second cache of them would only be searched in vain.
         "mm_processor_cache_gb": 0,
+        # Of white space between values a model can make without end; and see `inputs.GUIDANCE`.
+        "structured_outputs_config": {"backend": "guidance", "disable_any_whitespace": True},
         **_traces(settings),
         **defaults,
         **_set_by_operator(settings),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import anyio.to_thread
@@ -21,9 +22,10 @@ from vllm.multimodal.inputs import (
     PlaceholderRange,
 )
 from vllm.renderers import BaseRenderer
-from vllm.sampling_params import RequestOutputKind
+from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+from vllm.v1.structured_output.backend_guidance import validate_guidance_grammar
 
-from server.core import Clip, Placed, Prompt, Sampling
+from server.core import Clip, Constraint, Placed, Prompt, Sampling
 from server.errors import BadRequest, ContextLengthExceeded, InternalError, first_line, too_long
 
 ON_CPU = MultiModalBatchedField(keep_on_cpu=True)
@@ -35,6 +37,10 @@ kills the engine), and takes -1 for no seed at all."""
 
 MANY_TOKENS = 2**31
 """More than any answer has."""
+
+GUIDANCE = "guidance"
+"""vLLM's name for llguidance, which holds answers to grammars. An engine has one such backend: left to itself, vLLM
+chooses one for each request by what it asks for, and then runs all with the one that the first request was given."""
 
 GREEDY_BELOW = 1e-5
 """The temperature under which vLLM takes the likeliest token instead of drawing."""
@@ -163,7 +169,45 @@ def _put_back(
     return ids + prompt.token_ids[done:], ranges
 
 
-def sampling_params(sampling: Sampling, defaults: Mapping[str, Any], *, streamed: bool = True) -> SamplingParams:
+def structured_outputs(constraint: Constraint | None) -> StructuredOutputsParams | None:
+    """A constraint as vLLM takes it. Blocking for as long as its grammar takes to be read: run it in a thread.
+
+    vLLM would read it on the event loop, which a large schema holds for a second. It is told that it has, see
+    `VllmEngine.start`.
+
+    Raises:
+        BadRequest: there is no such grammar, or it is too large.
+    """
+    if constraint is None:
+        return None
+    made = _STRUCTURED[constraint.kind](constraint.text)
+    try:
+        validate_guidance_grammar(SamplingParams(structured_outputs=made))
+    except BaseException as error:
+        # The library is in Rust, and where that panics it raises what is no Exception.
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
+        message = f"Invalid '{constraint.param}': no answer can be held to it: {first_line(error)}"
+        raise BadRequest(message, param=constraint.param) from error
+    made._backend = GUIDANCE
+    return made
+
+
+_STRUCTURED: dict[str, Callable[[str], StructuredOutputsParams]] = {
+    "json_schema": lambda text: StructuredOutputsParams(json=text),
+    "regex": lambda text: StructuredOutputsParams(regex=text),
+    "choice": lambda text: StructuredOutputsParams(choice=json.loads(text)),
+    "grammar": lambda text: StructuredOutputsParams(grammar=text),
+}
+
+
+def sampling_params(
+    sampling: Sampling,
+    defaults: Mapping[str, Any],
+    *,
+    streamed: bool = True,
+    structured: StructuredOutputsParams | None = None,
+) -> SamplingParams:
     """What the client gave wins over the model's generation_config, which wins over vLLM's neutral values.
 
     Of an answer that is not streamed vLLM makes two outputs, the first token and all the rest: an output for each token
@@ -182,6 +226,10 @@ def sampling_params(sampling: Sampling, defaults: Mapping[str, Any], *, streamed
         "repetition_penalty": sampling.repetition_penalty,
         "max_tokens": sampling.max_tokens,
         "seed": None if sampling.seed is None else sampling.seed % SEEDS,
+        "logprobs": sampling.logprobs,
+        "logit_bias": dict(sampling.logit_bias) or None,
+        "stop_token_ids": list(sampling.stop_token_ids) or None,
+        "bad_words": list(sampling.bad_words) or None,
     }
     values = {**defaults, **{name: value for name, value in given.items() if value is not None}}
     if sampling.n > 1 and values.get("temperature", 1.0) < GREEDY_BELOW:
@@ -192,6 +240,9 @@ def sampling_params(sampling: Sampling, defaults: Mapping[str, Any], *, streamed
             **values,
             n=sampling.n,
             stop=list(sampling.stop),
+            min_tokens=sampling.min_tokens,
+            include_stop_str_in_output=sampling.keep_stop,
+            structured_outputs=structured,
             output_kind=RequestOutputKind.DELTA,
             stream_interval=None if streamed else MANY_TOKENS,
             skip_clone=True,

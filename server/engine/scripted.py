@@ -10,9 +10,12 @@ import contextlib
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
-from server.core import EngineState, Event, Finished, FinishReason, GenerationRequest, TextDelta, Usage
+from server.core import EngineState, Event, Finished, FinishReason, GenerationRequest, TextDelta, TokenLogprob, Usage
 from server.engine.protocol import Pulse, Report, StartupError
 from server.errors import EngineDied
+
+LIKELY = -0.25
+"""The logarithm of the probability of each word that is played."""
 
 
 @dataclass(slots=True)
@@ -119,7 +122,7 @@ class ScriptedEngine:
         for position in range(limit):
             await self._misbehave(script, position, killed)
             for index in range(sampling.n):
-                yield TextDelta(index, words[position])
+                yield TextDelta(index, words[position], _logprobs(words, position, sampling.logprobs))
             await _pause(script.delay, killed)
         await self._misbehave(script, limit, killed)
         for index in range(sampling.n):
@@ -135,6 +138,15 @@ class ScriptedEngine:
         if script.stall_after == position:
             await killed.wait()
             raise EngineDied("The engine was killed; the request can be sent again.")
+
+
+def _logprobs(words: tuple[str, ...], position: int, wanted: int | None) -> tuple[TokenLogprob, ...]:
+    """Of a word, and as the likeliest in its place that word and those that follow, each less likely by a factor e."""
+    if wanted is None:
+        return ()
+    from_there = [words[(position + step) % len(words)].encode() for step in range(wanted)]
+    top = tuple((word, LIKELY - step) for step, word in enumerate(from_there))
+    return (TokenLogprob(words[position].encode(), LIKELY, top),)
 
 
 async def _pause(seconds: float, killed: asyncio.Event) -> None:

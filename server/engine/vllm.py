@@ -23,7 +23,9 @@ from server.core import (
     Finished,
     FinishReason,
     GenerationRequest,
+    Sampling,
     TextDelta,
+    TokenLogprob,
     Usage,
 )
 from server.engine import zygote
@@ -31,16 +33,24 @@ from server.engine.loading import follow
 from server.engine.processes import free_shared_memory, kill_now, pulse_of, shared_memory_of
 from server.engine.protocol import Pulse, Report, StartupError
 from server.engine.sampling import own_defaults
+from server.engine.token_bytes import TokenBytes
 from server.errors import ApiError, BadRequest, EngineDied, EngineNotReady, InternalError, Overloaded, first_line
 
 if TYPE_CHECKING:
-    from vllm import RequestOutput, SamplingParams
+    from vllm import CompletionOutput, RequestOutput, SamplingParams
+    from vllm.logprobs import Logprob
     from vllm.v1.engine.async_llm import AsyncLLM
 
 LOAD = "Load the model"
 
+GRAMMARS_AT_ONCE = 1
+"""Read in this process; the library lets others run meanwhile."""
+
 STOP_WITHIN_S = 1.5
 """After that long the process ends the engine's processes itself."""
+
+LEAST_LOGPROB = -9999.0
+"""OpenAI's word for a token that is not possible: JSON has no infinity."""
 
 FINISH_REASONS = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}
 """vLLM's further reasons (abort, error) are failures and become errors."""
@@ -71,6 +81,8 @@ class VllmEngine:
         self._shared_memory: set[str] = set()
         """Through which the engine's processes talk with each other: they cannot remove it once they are killed."""
         self._stopped = False
+        self._reading_grammars = anyio.CapacityLimiter(GRAMMARS_AT_ONCE)
+        self._token_bytes: TokenBytes | None = None
 
     @property
     def state(self) -> EngineState:
@@ -131,12 +143,16 @@ class VllmEngine:
             llm.shutdown()
             return
         self._defaults = llm.model_config.get_diff_sampling_param()
+        # It would read grammars on the event loop; `inputs.structured_outputs` has done so beside it.
+        llm.input_processor.structured_outputs_config = None
+        self._token_bytes = TokenBytes(llm.get_tokenizer())
         self._llm = llm
         self._shared_memory = await anyio.to_thread.run_sync(shared_memory_of, self._pids())
 
     def _build(self, report: Report) -> AsyncLLM:
         """Blocking, in a worker thread: import vllm, start its processes, load the weights."""
         report("Import the engine", "torch, transformers, vLLM")
+        from vllm.config import StructuredOutputsConfig
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.envs import enable_envs_cache
         from vllm.usage.usage_lib import UsageContext
@@ -146,7 +162,9 @@ class VllmEngine:
 
         zygote.start_processes_by("forkserver")
         try:
-            arguments = AsyncEngineArgs(**self._arguments)
+            structured = self._arguments.get("structured_outputs_config")
+            made = {"structured_outputs_config": StructuredOutputsConfig(**structured)} if structured else {}
+            arguments = AsyncEngineArgs(**{**self._arguments, **made})
         except TypeError as error:
             raise StartupError(
                 f"vLLM does not know an engine argument: {error}.", "Correct --engine-arg, see vLLM's engine arguments."
@@ -176,6 +194,7 @@ class VllmEngine:
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
         llm = self._ready()
         usage = _UsageCounter()
+        sampling = request.sampling
         try:
             prompt, params = await self._inputs(llm, request)
             stream = llm.generate(prompt, params, request.request_id, trace_headers=request.trace_headers)
@@ -184,7 +203,7 @@ class VllmEngine:
                 async for output in stream:
                     prompt.pop("mm_kwargs", None)
                     usage.count(output)
-                    for event in _events(output):
+                    for event in _events(output, sampling, self._token_bytes):
                         yield event
         except ApiError:
             raise
@@ -194,14 +213,19 @@ class VllmEngine:
 
     async def _inputs(self, llm: AsyncLLM, request: GenerationRequest) -> tuple[Any, SamplingParams]:
         """Prompt and sampling as vLLM takes them."""
-        from server.engine.inputs import processed_input, ready_input, sampling_params
+        from server.engine.inputs import processed_input, ready_input, sampling_params, structured_outputs
 
+        constraint = request.sampling.constraint
+        structured = constraint and await anyio.to_thread.run_sync(
+            structured_outputs, constraint, limiter=self._reading_grammars
+        )
         if self._own_processor:
             prompt = await processed_input(llm.renderer, request.prompt, request.tenant)
         else:
             prompt = ready_input(request.prompt, request.tenant, self.max_item_tokens)
         defaults = own_defaults(request.sampling, self._defaults, kept=self._keep_defaults)
-        return prompt, sampling_params(request.sampling, defaults, streamed=request.streamed)
+        params = sampling_params(request.sampling, defaults, streamed=request.streamed, structured=structured)
+        return prompt, params
 
 
 class _UsageCounter:
@@ -221,17 +245,33 @@ class _UsageCounter:
         return Usage(self._prompt, self._completion, self._cached or 0)
 
 
-def _events(output: RequestOutput) -> list[Event]:
+def _events(output: RequestOutput, sampling: Sampling, token_bytes: TokenBytes | None) -> list[Event]:
     events: list[Event] = []
     for choice in output.outputs:
-        if choice.text:
-            events.append(TextDelta(choice.index, choice.text))
+        logprobs = _logprobs(choice, sampling, token_bytes) if choice.logprobs and token_bytes else ()
+        if choice.text or logprobs:
+            events.append(TextDelta(choice.index, choice.text, logprobs))
         if choice.finish_reason is not None:
             reason = FINISH_REASONS.get(str(choice.finish_reason))
             if reason is None:
                 raise InternalError(f"The engine ended the request early ({choice.finish_reason}).")
             events.append(Finished(choice.index, reason))
     return events
+
+
+def _logprobs(choice: CompletionOutput, sampling: Sampling, token_bytes: TokenBytes) -> tuple[TokenLogprob, ...]:
+    """Of the new tokens, but for one that ended the answer and has no text in it."""
+    taken = list(zip(choice.token_ids, choice.logprobs or (), strict=False))
+    if choice.finish_reason == "stop" and not isinstance(choice.stop_reason, str) and not sampling.keep_stop:
+        taken = taken[:-1]
+    return tuple(_logprob(token_id, among, sampling.logprobs or 0, token_bytes) for token_id, among in taken)
+
+
+def _logprob(token_id: int, among: Mapping[int, Logprob], wanted: int, token_bytes: TokenBytes) -> TokenLogprob:
+    """vLLM tells of the token that was taken and of the likeliest, the likeliest of all having rank 1."""
+    ranked = sorted((one.rank, other, one.logprob) for other, one in among.items() if one.rank and one.rank <= wanted)
+    top = tuple((token_bytes.of(other), max(logprob, LEAST_LOGPROB)) for _, other, logprob in ranked)
+    return TokenLogprob(token_bytes.of(token_id), max(among[token_id].logprob, LEAST_LOGPROB), top)
 
 
 def _as_api_error(error: Exception) -> Exception:
@@ -244,7 +284,7 @@ def _as_api_error(error: Exception) -> Exception:
     if isinstance(error, GracefulHTTPError):
         return Overloaded(first_line(error))
     if isinstance(error, VLLMClientError):
-        return BadRequest(first_line(error))
+        return BadRequest(first_line(error), param=getattr(error, "parameter", None))
     return error
 
 
