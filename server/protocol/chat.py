@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from server.protocol.content import ContentParts
+from server.protocol.formats import Choices, Grammar, ResponseFormat, Schema, StructuredOutputs
 from server.protocol.media_defaults import MediaIoKwargs, MmProcessorKwargs
 from server.protocol.wire import Integral, Lenient, Wire
 
@@ -32,6 +33,11 @@ def _as_list(value: Any) -> Any:
 
 
 Stops = Annotated[list[str], Field(fail_fast=True), BeforeValidator(_as_list)]
+
+
+BadWord = Annotated[str, Field(min_length=1, max_length=128)]
+TokenId = Annotated[int, Field(ge=0, lt=1 << 31)]
+Bias = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
 
 
 class StreamOptions(Wire):
@@ -57,6 +63,33 @@ class ChatCompletionRequest(Wire):
     stop: Stops | None = None
     seed: Annotated[int, Field(ge=-(1 << 63), le=(1 << 63) - 1), Integral] | None = None
     n: Annotated[int, Field(ge=1, le=128), Integral] | None = None
+    min_tokens: Annotated[int, Field(ge=0, le=1 << 31)] | None = Field(
+        None, description="Before so many the answer does not end by itself, as in vLLM."
+    )
+    stop_token_ids: Annotated[list[TokenId], Field(max_length=128, fail_fast=True)] | None = Field(
+        None, description="Token ids that end the answer, as in vLLM."
+    )
+    include_stop_str_in_output: bool | None = Field(
+        None, description="Whether the stop string that ended the answer is part of it, as in vLLM."
+    )
+    bad_words: Annotated[list[BadWord], Field(max_length=64, fail_fast=True)] | None = Field(
+        None, description="What the answer must not say, as in vLLM."
+    )
+    logit_bias: Annotated[dict[str, Bias], Field(max_length=1024)] | None = Field(
+        None, description="Token ids, and what is added to their logits."
+    )
+    logprobs: bool | None = Field(
+        None, description="Tell how likely each token of the answer was, before temperature and penalties."
+    )
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = Field(
+        None, description="How many of the likeliest tokens are told at each place; with `logprobs` only."
+    )
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
+    guided_json: Schema | None = Field(None, description="Another name of structured_outputs.json, and so on.")
+    guided_regex: str | None = None
+    guided_choice: Choices | None = None
+    guided_grammar: Grammar | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     service_tier: str | None = Field(

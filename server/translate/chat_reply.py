@@ -10,6 +10,7 @@ import orjson
 
 from server.core import Answer, Event, Finished, MediaFact, TextDelta, Usage
 from server.translate import sse
+from server.translate.logprobs import logprobs_object
 from server.translate.media_info import media_info
 
 NONE_OF_THESE = {
@@ -46,7 +47,7 @@ def completion(head: ReplyHead, answer: Answer, *, with_media: bool = False) -> 
                 {
                     "index": index,
                     "message": {"role": "assistant", "content": choice.text, "refusal": None, "annotations": []},
-                    "logprobs": None,
+                    "logprobs": logprobs_object(choice.logprobs),
                     "finish_reason": choice.reason.value,
                 }
                 for index, choice in enumerate(answer.choices)
@@ -99,6 +100,7 @@ class ChunkWriter:
         self._include_usage = include_usage
         tail = b'],"usage":null}' if include_usage else b"]}"
         self._starts = [start + b',"choices":[{"index":%d,"delta":' % index for index in range(n)]
+        self._tail = tail
         self._content_tail = b'},"logprobs":null,"finish_reason":null}' + tail
         self._finish_tail = b'"}' + tail
         self._usage_start = start + b',"choices":[],"usage":'
@@ -115,6 +117,9 @@ class ChunkWriter:
     def write(self, event: Event) -> bytes:
         """The frame of one event; empty where the wire has nothing to say."""
         match event:
+            case TextDelta(index, text, logprobs) if logprobs:
+                told = b'},"logprobs":' + orjson.dumps(logprobs_object(logprobs)) + b',"finish_reason":null}'
+                return sse.frame(self._starts[index] + b'{"content":' + orjson.dumps(text) + told + self._tail)
             case TextDelta(index, text):
                 return sse.frame(self._starts[index] + b'{"content":' + orjson.dumps(text) + self._content_tail)
             case Finished(index, reason):

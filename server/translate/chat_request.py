@@ -19,6 +19,7 @@ from server.protocol.content import (
     VideoPart,
     VideoUrlPart,
 )
+from server.translate.constraints import constraint_of
 from server.translate.media_defaults import MediaDefaults
 from server.translate.media_parts import LOW_DETAIL_PIXELS, Find, MediaParts
 from server.translate.parameters import judge
@@ -29,6 +30,7 @@ ROLES: dict[str, Role] = {"developer": "system", "system": "system", "user": "us
 FLEX = "flex"
 """OpenAI's service tier for work that can wait."""
 MAX_STOPS = 4
+MAX_TOKEN_ID_DIGITS = 10
 MAX_STOP_CHARACTERS = 1024
 
 
@@ -115,7 +117,34 @@ def _sampling(body: ChatCompletionRequest) -> Sampling:
         stop=_stops(body.stop or []),
         seed=body.seed,
         n=body.n or 1,
+        min_tokens=_min_tokens(body),
+        stop_token_ids=tuple(body.stop_token_ids or ()),
+        keep_stop=bool(body.include_stop_str_in_output),
+        bad_words=tuple(unicodedata.normalize("NFC", word) for word in body.bad_words or ()),
+        logit_bias=_logit_bias(body.logit_bias or {}),
+        logprobs=_logprobs(body),
+        constraint=constraint_of(body),
     )
+
+
+def _min_tokens(body: ChatCompletionRequest) -> int:
+    least, most = body.min_tokens or 0, body.max_completion_tokens or body.max_tokens
+    if most is not None and least > most:
+        raise BadRequest("'min_tokens' is larger than the most tokens that the answer may have.", param="min_tokens")
+    return least
+
+
+def _logit_bias(bias: dict[str, float]) -> tuple[tuple[int, float], ...]:
+    for token_id in bias:
+        if not (token_id.isascii() and token_id.isdecimal() and len(token_id) < MAX_TOKEN_ID_DIGITS):
+            raise BadRequest("Invalid 'logit_bias': its keys are token ids.", param="logit_bias")
+    return tuple((int(token_id), added) for token_id, added in bias.items())
+
+
+def _logprobs(body: ChatCompletionRequest) -> int | None:
+    if body.top_logprobs and not body.logprobs:
+        raise BadRequest("'top_logprobs' is only allowed when 'logprobs' is true.", param="top_logprobs")
+    return (body.top_logprobs or 0) if body.logprobs else None
 
 
 def _stops(stops: list[str]) -> tuple[str, ...]:

@@ -31,6 +31,7 @@ from server.protocol.content import (
     VideoUrl,
     VideoUrlPart,
 )
+from server.protocol.formats import JsonSchema, ResponseFormat, StructuredOutputs
 from server.protocol.media_defaults import ImageIoKwargs, MediaIoKwargs, MmProcessorKwargs, Size, VideoIoKwargs
 from server.protocol.wire import Wire
 from server.translate.controls import CONTROLS
@@ -129,8 +130,8 @@ MISPLACED: dict[str, Rule] = {
 
 TOP: dict[str, Rule] = {
     **MISPLACED,
-    **all_of(refused(instead="response_format"), "format", "guided_choice", "guided_grammar", "guided_regex"),
-    **all_of(only(instead="response_format"), "guided_json", "json_schema"),
+    **all_of(refused(instead="response_format"), "format"),
+    **all_of(only(instead="response_format"), "json_schema"),
     **all_of(refused(instead="structured_outputs"), "ebnf", "grammar", "guided_decoding_backend", "regex"),
     **all_of(
         refused(instead="max_tokens"),
@@ -195,7 +196,6 @@ TOP: dict[str, Rule] = {
     "add_generation_prompt": only(True),
     "add_special_tokens": refused(),
     "allowed_token_ids": refused(),
-    "bad_words": refused(),
     "best_of": refused(1),
     "cache_salt": refused(instead="What one key has sent is never found by another."),
     "chat_template": refused(),
@@ -206,14 +206,10 @@ TOP: dict[str, Rule] = {
     "function_call": refused("none", "auto"),
     "functions": refused(),
     "ignore_eos": refused(),
-    "include_stop_str_in_output": refused(),
     "length_penalty": refused(1),
-    "logit_bias": refused(),
     "logprob_token_ids": refused(),
-    "logprobs": refused(),
     "min_length": refused(0),
     "min_new_tokens": refused(0),
-    "min_tokens": refused(0),
     "mirostat": refused(0),
     "modalities": refused(["text"]),
     "n_probs": refused(0),
@@ -225,21 +221,17 @@ TOP: dict[str, Rule] = {
     "random_seed": only(instead="seed"),
     "repeat_penalty": refused(1, instead="repetition_penalty"),
     "repetition_detection": refused(),
-    "response_format": refused({"type": "text"}),
     "return_token_ids": refused(),
     "safe_prompt": refused(),
     "skip_special_tokens": only(True),
     "spaces_between_special_tokens": only(True),
     "stop_sequences": refused(instead="stop"),
-    "stop_token_ids": refused(),
-    "structured_outputs": refused(),
     "suffix": refused(),
     "tfs_z": refused(1),
     "thinking_token_budget": refused(),
     "tool_choice": refused("none", "auto"),
     "tools": refused(),
     "top_a": refused(0),
-    "top_logprobs": refused(0),
     "truncate_prompt_tokens": refused(),
     "truncation_side": refused(),
     "typical_p": refused(1),
@@ -325,12 +317,26 @@ LEVELS: dict[type[Wire], Level] = {
         | all_of(told(), "reasoning", "reasoning_content", "thinking", "tool_call_id"),
         unheard=("name",),
     ),
+    ResponseFormat: Level(
+        BELOW
+        | all_of(only(instead="A schema stands in 'json_schema': {'name': '...', 'schema': {...}}."), "schema", "value")
+        | all_of(refused(instead="structured_outputs"), "choice", "grammar", "pattern", "regex", "structures")
+    ),
+    JsonSchema: Level(BELOW),
+    StructuredOutputs: Level(
+        all_of(
+            refused(),
+            "disable_additional_properties", "disable_any_whitespace", "disable_fallback", "structural_tag",
+            "whitespace_pattern",
+        ),
+        is_closed=True,
+    ),
     TextPart: Level(BELOW | all_of(NOTHING, "annotations", "cache_control", "id", "uuid")),
     RefusalPart: Level(BELOW),
     **dict.fromkeys((ImageUrlPart, ImagePart, VideoUrlPart, VideoPart, FilePart), PART),
     **dict.fromkeys((ImageUrl, VideoUrl, FileContent), PLACE),
     **dict.fromkeys((MmProcessorKwargs, Size, MediaIoKwargs, ImageIoKwargs, VideoIoKwargs), CLOSED),
-}
+}  # fmt: skip
 """By wire types."""
 NO_RULES = Level()
 
@@ -407,8 +413,8 @@ def _judge_value(wire: Wire, level: Level, name: str, value: object, path: str, 
             raise _unsupported(_join(path, name), rule.instead)
     elif level.is_closed:
         if value != {}:
-            fields = type(wire).model_fields
-            raise _unsupported(_join(path, name), _meant(name, fields.keys()) or f"Known here: {', '.join(fields)}.")
+            fields = [one.alias or given for given, one in type(wire).model_fields.items()]
+            raise _unsupported(_join(path, name), _meant(name, fields) or f"Known here: {', '.join(fields)}.")
         return
     elif (type(wire), name) in found.compared:
         found.count += 1
@@ -457,8 +463,8 @@ def _join(path: str, name: str) -> str:
 
 def _unsupported(path: str, instead: str = "") -> UnsupportedParameter:
     message = f"'{path}' is not supported by this server."
-    if instead.isidentifier():  # a field, if it is one yet
-        instead = f"Use '{instead}'." if instead in ChatCompletionRequest.model_fields else ""
+    if instead.isidentifier():
+        instead = f"Use '{instead}'."
     return UnsupportedParameter(f"{message} {instead}".rstrip(), param=path)
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Iterator
+from typing import Any
 
 import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
+from pydantic import BaseModel, Field
 
 from server.engine.scripted import Script
 from tests.api.house import RED, House, body, image_url, open_house, plain
@@ -86,6 +89,57 @@ async def test_the_asynchronous_client(house: House) -> None:
         )
         text = "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
         assert text == ANSWER
+
+
+class Page(BaseModel):
+    """What a user of the SDK wants of a page."""
+
+    title: str = Field(alias="العنوان")
+    lines: list[str]
+
+
+def test_an_answer_of_a_type_is_parsed_by_the_sdk() -> None:
+    with open_house(Script(words=('{"العنوان":"كتاب",', '"lines":[', '"سطر"]}'))) as house, sdk(house) as client:
+        reply = client.chat.completions.parse(
+            model=NAME, messages=[{"role": "user", "content": "Read this."}], response_format=Page
+        )
+        assert reply.choices[0].message.parsed == Page.model_validate({"العنوان": "كتاب", "lines": ["سطر"]})
+        constraint = house.last_request.sampling.constraint
+        assert constraint is not None
+        assert constraint.kind == "json_schema"
+        assert json.loads(constraint.text)["required"] == ["العنوان", "lines"]
+        assert "العنوان" in constraint.text
+
+
+def test_logprobs_whole_and_streamed(client: OpenAI) -> None:
+    asked: dict[str, Any] = {
+        "model": NAME,
+        "messages": [{"role": "user", "content": "Hello"}],
+        "logprobs": True,
+        "top_logprobs": 2,
+    }
+    told = client.chat.completions.create(**asked).choices[0].logprobs
+    assert told is not None
+    assert told.content is not None
+    assert b"".join(bytes(token.bytes or ()) for token in told.content).decode() == ANSWER
+    assert [len(token.top_logprobs) for token in told.content] == [2] * 4
+    with client.chat.completions.stream(**asked) as stream:
+        stream.until_done()
+        streamed = stream.get_final_completion().choices[0].logprobs
+    assert streamed is not None
+    assert streamed.content == told.content
+
+
+def test_a_schema_that_no_answer_can_be_held_to_is_a_bad_request_error(client: OpenAI, house: House) -> None:
+    schema = {"type": "object", "properties": {"x": {"not": {}}}}
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.chat.completions.create(
+            model=NAME,
+            messages=[{"role": "user", "content": "Hello"}],
+            response_format={"type": "json_schema", "json_schema": {"name": "n", "schema": schema}},
+        )
+    assert caught.value.param == "response_format.json_schema.schema.properties.x.not"
+    assert caught.value.code == "unsupported_parameter"
 
 
 def test_models(client: OpenAI) -> None:

@@ -59,29 +59,46 @@ OUT_OF_BOUNDS: Final[dict[str, tuple[dict[str, Any], str, str]]] = {
     "stream of text": ({"stream": "true"}, "invalid_type", "stream"),
     "stream_options without a stream": ({"stream_options": {"include_usage": True}}, "invalid_value", "stream_options"),
 }
+SCHEMA: Final = "response_format.json_schema.schema"
+JOINED: Final = {"allOf": [{"anyOf": [{"required": [f"a{i}{j}"]} for j in range(4)]} for i in range(6)]}
+"""4,096 ways to be valid, each a schema of its own."""
+
+FORMS: Final[dict[str, tuple[dict[str, Any], str, str]]] = {
+    "top_logprobs 21": ({"logprobs": True, "top_logprobs": 21}, "invalid_value", "top_logprobs"),
+    "logit_bias outside": ({"logit_bias": {"999999999": 100}}, "invalid_value", "logit_bias"),
+    "logit_bias below": ({"logit_bias": {"-1": 100}}, "invalid_value", "logit_bias"),
+    "logit_bias of words": ({"logit_bias": {"a": "b"}}, "invalid_type", "logit_bias.a"),
+    "stop_token_ids below": ({"stop_token_ids": [-1]}, "invalid_value", "stop_token_ids[0]"),
+    "stop_token_ids outside": ({"stop_token_ids": [1 << 30]}, "invalid_value", "stop_token_ids"),
+    "a long bad word": ({"bad_words": ["a" * 100_000]}, "invalid_value", "bad_words[0]"),
+    "min_tokens 2**40": ({"min_tokens": 1 << 40}, "invalid_value", "min_tokens"),
+    "an endless schema": ({"guided_json": RECURSIVE}, "invalid_value", "guided_json"),
+    "a regex that repeats without end": ({"guided_regex": "((a{1,999}){1,999}){9}"}, "invalid_value", "guided_regex"),
+    "a grammar that is none": ({"guided_grammar": "root ::= root root | root | ''"}, "invalid_value", "guided_grammar"),
+    "a deep grammar": (
+        {"guided_grammar": "start: " + "(" * 8000 + '"a"' + ")" * 8000},
+        "invalid_value",
+        "guided_grammar",
+    ),
+    "a deep schema": (
+        {"response_format": answer_schema(deep_schema(50))},
+        "invalid_value",
+        SCHEMA + ".properties.a" * 32,
+    ),
+    "a reference outside": (
+        {"response_format": answer_schema({"$ref": "file:///etc/passwd"})},
+        "invalid_value",
+        f"{SCHEMA}.$ref",
+    ),
+    "alternatives of alternatives": ({"response_format": answer_schema(JOINED)}, "invalid_value", SCHEMA),
+}
+
 NOT_OFFERED: Final[dict[str, dict[str, Any]]] = {
-    "top_logprobs 21": {"top_logprobs": 21},
-    "logprobs": {"logprobs": True, "top_logprobs": 21},
     "prompt_logprobs -1": {"prompt_logprobs": -1},
     "prompt_logprobs 10**9": {"prompt_logprobs": 10**9},
-    "logit_bias outside": {"logit_bias": {"999999999": 100, "-1": 100}},
-    "logit_bias of words": {"logit_bias": {"a": "b"}},
     "allowed_token_ids outside": {"allowed_token_ids": [-1, 1 << 40]},
-    "stop_token_ids outside": {"stop_token_ids": [-1, 1 << 40]},
-    "bad_words": {"bad_words": ["a" * 100_000]},
-    "min_tokens": {"min_tokens": 1 << 40},
     "a chat template": {"chat_template": TEMPLATE},
     "image_embeds": {"image_embeds": "gASVHwAAAAAAAACMBXBvc2l4lIwGc3lzdGVtlJOUjARldmlslIWUUpQu"},
-    "an endless schema": {"guided_json": RECURSIVE},
-    "a pathological regex": {"guided_regex": PATHOLOGICAL},
-    "a pathological grammar": {"guided_grammar": "root ::= root root | root | ''"},
-    "structured outputs": {"structured_outputs": {"regex": PATHOLOGICAL}},
-    "a deep schema": {"response_format": answer_schema(deep_schema(50))},
-    "a recursive schema": {"response_format": answer_schema(RECURSIVE)},
-    "a schema with a pathological pattern": {
-        "response_format": answer_schema({"type": "string", "pattern": PATHOLOGICAL})
-    },
-    "a schema with a reference outside": {"response_format": answer_schema({"$ref": "file:///etc/passwd"})},
     "best_of": {"best_of": 10_000},
     "beam search": {"use_beam_search": True},
     "vllm_xargs": {"vllm_xargs": {"kv_transfer_params": {"remote_host": "127.0.0.1"}}},
@@ -118,6 +135,12 @@ CASES: Final[dict[str, Case]] = {
         name: refused({**said("Hello"), **more}, "unsupported_parameter", next(iter(more)))
         for name, more in NOT_OFFERED.items()
     },
+    **{f"form: {name}": refused({**said("Hello"), **more}, code, param) for name, (more, code, param) in FORMS.items()},
+    "form: a pathological regex": answered(said("Hello", guided_regex=PATHOLOGICAL, max_tokens=50)),
+    "form: a pathological pattern": answered(
+        said("Hello", guided_json={"type": "string", "pattern": PATHOLOGICAL}, max_tokens=50)
+    ),
+    "form: an ambiguous grammar": answered(said("Hello", guided_grammar='start: start start | "a"', max_tokens=50)),
     **{
         f"picture budget: {name}": refused(shown(PICTURE, **more), code, param)
         for name, (more, code, param) in BUDGETS.items()

@@ -17,10 +17,11 @@ from server.core import (
     Prompt,
     Sampling,
     TextDelta,
+    TokenLogprob,
     Usage,
 )
 from server.engine.protocol import StartupError
-from server.engine.scripted import Script, ScriptedEngine
+from server.engine.scripted import LIKELY, Script, ScriptedEngine
 from server.errors import EngineDied
 
 WORDS = ("a", "b", "c")
@@ -63,6 +64,12 @@ async def test_it_stops_at_max_tokens() -> None:
     events = await play(await started(), max_tokens=2)
     assert text(events) == "ab"
     assert events[-2:] == [Finished(0, FinishReason.LENGTH), Usage(3, 2)]
+
+
+async def test_its_words_are_as_likely_as_they_are_said_to_be() -> None:
+    events = await play(await started(), logprobs=2, max_tokens=1)
+    assert events[0] == TextDelta(0, "a", (TokenLogprob(b"a", LIKELY, ((b"a", LIKELY), (b"b", LIKELY - 1))),))
+    assert (await play(await started(), logprobs=0))[0] == TextDelta(0, "a", (TokenLogprob(b"a", LIKELY),))
 
 
 async def test_rounds_repeat() -> None:

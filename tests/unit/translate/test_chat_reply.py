@@ -10,10 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from server.core import Anew, Answer, Choice, Finished, FinishReason, MediaFact, TextDelta, Usage
+from server.core import Anew, Answer, Choice, Finished, FinishReason, MediaFact, TextDelta, TokenLogprob, Usage
 from server.translate.chat_reply import ChunkWriter, ReplyHead, completion, usage_object
+from server.translate.logprobs import logprobs_object
 
 HEAD = ReplyHead("chatcmpl-1", 'org/ain "quoted" نموذج', fingerprint="fp_1", created=1_700_000_000)
+LOGPROBS = (TokenLogprob(b"\xd9", -0.5, ((b"a", -0.1),)), TokenLogprob(b"\x85", -1.0))
+"""Of a letter in two tokens."""
 
 
 def expected(index: int, delta: dict[str, str | None], reason: str | None, include_usage: bool) -> bytes:
@@ -38,6 +41,27 @@ def test_a_text_chunk_is_what_a_plain_dict_gives(text: str, index: int, include_
     written = ChunkWriter(HEAD, 4, include_usage=include_usage).write(TextDelta(index, text))
     assert written == expected(index, {"content": text}, None, include_usage)
     assert written.count(b"\n") == 2
+
+
+@given(st.text(), st.booleans())
+def test_a_chunk_with_logprobs_is_a_text_chunk_that_tells_them(text: str, include_usage: bool) -> None:
+    writer = ChunkWriter(HEAD, 1, include_usage=include_usage)
+    chunk = orjson.loads(writer.write(TextDelta(0, text, LOGPROBS)).removeprefix(b"data: "))
+    ChatCompletionChunk.model_validate(chunk, strict=True)
+    assert chunk["choices"][0].pop("logprobs") == logprobs_object(LOGPROBS)
+    plain = orjson.loads(writer.write(TextDelta(0, text)).removeprefix(b"data: "))
+    assert plain["choices"][0].pop("logprobs") is None
+    assert chunk == plain
+
+
+def test_a_whole_reply_tells_the_logprobs_of_each_choice() -> None:
+    answer = Answer((Choice("م", logprobs=LOGPROBS), Choice("b")), Usage(1, 3))
+    reply = ChatCompletion.model_validate(orjson.loads(completion(HEAD, answer)), strict=True)
+    told = reply.choices[0].logprobs
+    assert told is not None
+    assert told.content is not None
+    assert b"".join(bytes(token.bytes or ()) for token in told.content).decode() == "م"
+    assert reply.choices[1].logprobs is None
 
 
 @pytest.mark.parametrize("include_usage", [False, True])
