@@ -88,7 +88,7 @@ def create_app(
         fingerprint=fingerprint(settings),
     )
     console = console or Console(quiet=True)
-    house = House(services, set_up_engine, console, events or NoEvents())
+    house = RunningServer(services, set_up_engine, console, events or NoEvents())
     app = _app(settings, house)
     app.state.services = services
     for room in (chat, models, health):
@@ -98,7 +98,7 @@ def create_app(
     return app
 
 
-def _app(settings: Settings, house: House) -> FastAPI:
+def _app(settings: Settings, house: RunningServer) -> FastAPI:
     """FastAPI, with the API's description if it is wanted; its pages are made of files of this server alone."""
     common: dict[str, Any] = {"title": "AIN Server", "version": __version__, "lifespan": house.lifespan}
     if settings.docs == "off":
@@ -175,7 +175,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
     return response
 
 
-class House:
+class RunningServer:
     """The life of an app: bring the model up behind the open port, watch it, and put everything away at the end."""
 
     def __init__(self, services: Services, set_up_engine: SetUpEngine, console: Console, events: Events) -> None:

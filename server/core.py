@@ -298,7 +298,7 @@ class Opened:
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class Placeholder:
     """A picture or clip and the run of placeholder tokens that stands for it in the prompt.
 
     `pad`: the placeholder, where the run holds other tokens too, such as the times of frames. `extras`: what the
@@ -317,7 +317,7 @@ class Prompt:
     """Token ids with the placeholders already expanded, and the pictures that they stand for, in order."""
 
     token_ids: list[int]
-    pictures: tuple[Placed, ...] = ()
+    pictures: tuple[Placeholder, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -387,11 +387,11 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
-class Anew:
+class Restarted:
     """What came before is void: the answer begins anew. Comes only where nobody waits for every token."""
 
 
-Event = TextDelta | Finished | Usage | Anew
+Event = TextDelta | Finished | Usage | Restarted
 
 
 @dataclass(frozen=True, slots=True)

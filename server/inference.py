@@ -18,9 +18,8 @@ import anyio
 import anyio.to_thread
 
 from server.admission.gate import Gate, Ticket
-from server.admission.queue import Ask
+from server.admission.queue import AdmissionRequest
 from server.core import (
-    Anew,
     Answer,
     Caller,
     Choice,
@@ -34,8 +33,9 @@ from server.core import (
     Message,
     Opened,
     Picture,
-    Placed,
+    Placeholder,
     Prompt,
+    Restarted,
     Sampling,
     Source,
     TextDelta,
@@ -51,7 +51,7 @@ LONG_TEXT = 4096
 """Characters above which tokenising (about 1 us each) leaves the event loop for a worker thread."""
 TOKENISING_THREADS = 2
 """At once, over all requests: with more of them than cores the event loop would wait for its turn."""
-FRAME = 12
+ROLE_CHARACTERS = 12
 """Characters as which the role of a message counts there."""
 CHARACTERS_PER_TOKEN = 3
 """About, in Arabic and English, where the tokens have not been counted yet."""
@@ -178,14 +178,14 @@ class Inference:
         if self._engine.state is not EngineState.READY:
             raise EngineNotReady(f"The engine is {self._engine.state.value}; please try again.")
 
-    def _ask(self, conversation: Conversation, caller: Caller, characters: int) -> Ask:
+    def _ask(self, conversation: Conversation, caller: Caller, characters: int) -> AdmissionRequest:
         text = max(self._family.tokens_at_least(characters), characters // CHARACTERS_PER_TOKEN)
         tokens = text + FRAME_TOKENS * len(conversation.messages) + self._media.estimated_tokens(conversation.sources)
-        return Ask(caller.name, tokens, conversation.sampling.n, conversation.priority, conversation.flex)
+        return AdmissionRequest(caller.name, tokens, conversation.sampling.n, conversation.priority, conversation.flex)
 
     async def _build_prompt(self, messages: Sequence[Message], opened: Sequence[Opened], characters: int) -> Prompt:
         build = partial(self._family.build_prompt, messages, opened, self._engine.max_model_len)
-        if characters + FRAME * len(messages) > LONG_TEXT:
+        if characters + ROLE_CHARACTERS * len(messages) > LONG_TEXT:
             return await anyio.to_thread.run_sync(build, limiter=self._tokenising)
         return build()
 
@@ -230,7 +230,7 @@ def text_length(messages: Sequence[Message]) -> int:
     return sum(len(part) for message in messages for part in message.content if isinstance(part, str))
 
 
-def media_facts(opened: Sequence[Opened], placed: Sequence[Placed]) -> tuple[MediaFact, ...]:
+def media_facts(opened: Sequence[Opened], placed: Sequence[Placeholder]) -> tuple[MediaFact, ...]:
     """The small facts about pictures that are worth keeping longer than their patches; `placed` in the same order."""
     places = iter(placed)
     return tuple(_fact(one, picture, next(places).length) for one in opened for picture in one.pictures)
@@ -264,7 +264,7 @@ async def fold(stream: EventStream, n: int) -> Answer:
                 choices[index].reason = reason
             case Usage():
                 usage = event
-            case Anew():
+            case Restarted():
                 texts = [[] for _ in range(n)]
                 logprobs = [[] for _ in range(n)]
     for choice, parts, told in zip(choices, texts, logprobs, strict=True):

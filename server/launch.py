@@ -23,7 +23,7 @@ from server.app import create_app, key_ring
 from server.engine.arguments import engine_environment
 from server.engine.device import Device, find_device
 from server.engine.output import redirect_output
-from server.engine.processes import ZYGOTE, end_all, keep_memory_private, start_fork_server
+from server.engine.processes import ENGINE_FORK_SERVER, end_all, keep_memory_private, start_fork_server
 from server.engine.setup import set_up_engine
 from server.media.fetching.addresses import AllowList
 from server.media.fetching.files import Folders
@@ -72,7 +72,7 @@ def serve(settings: Settings) -> int:
         with tempfile.TemporaryDirectory(prefix="ain-", ignore_cleanup_errors=True) as scratch:
             if settings.engine == "vllm":
                 environment = engine_environment(settings, device, log_file, Path(scratch))
-                start_fork_server([ZYGOTE, DECODERS], environment)
+                start_fork_server([ENGINE_FORK_SERVER, DECODERS], environment)
             else:
                 start_fork_server([DECODERS], {})
             status = Process(settings, keys, console, device, log_file, listeners).run()

@@ -23,7 +23,7 @@ from ray import serve
 from server.app import create_app
 from server.engine.arguments import engine_environment
 from server.engine.device import find_device
-from server.engine.processes import ZYGOTE, start_fork_server
+from server.engine.processes import ENGINE_FORK_SERVER, start_fork_server
 from server.engine.setup import set_up_engine
 from server.media.workers.pool import DECODERS
 from server.services import Services
@@ -55,7 +55,7 @@ def build() -> FastAPI:
     log_file.parent.mkdir(parents=True, exist_ok=True)
     if settings.engine == "vllm":
         scratch = Path(tempfile.mkdtemp(prefix="ain-"))
-        start_fork_server([ZYGOTE, DECODERS], engine_environment(settings, device, log_file, scratch))
+        start_fork_server([ENGINE_FORK_SERVER, DECODERS], engine_environment(settings, device, log_file, scratch))
     else:
         start_fork_server([DECODERS], {})
     failures = Failures()

@@ -18,7 +18,7 @@ from functools import partial
 
 from server.admission.controller import TtftController
 from server.admission.pace import Pace, Rate
-from server.admission.queue import Ask, FairQueue, Waiting
+from server.admission.queue import AdmissionRequest, FairQueue, Waiting
 from server.core import Reading
 from server.errors import Draining, Overloaded, RateLimited
 
@@ -82,7 +82,7 @@ class Arrival:
 class Ticket:
     """A request's place in the house. Belongs to one gate; closing it twice does no harm."""
 
-    def __init__(self, gate: Gate, ask: Ask, asked: float) -> None:
+    def __init__(self, gate: Gate, ask: AdmissionRequest, asked: float) -> None:
         self.ask = ask
         self.asked = asked
         """When it asked to enter, by the loop's clock."""
@@ -175,7 +175,7 @@ class Gate:
                 retry_after_s=self._pace.wait_s(self._queue.size, self._now()),
             )
         if self._queue.size and not self._is_below_share(caller, self._of, 1, self.max_running):
-            self._require_short_wait(Ask(caller))
+            self._require_short_wait(AdmissionRequest(caller))
 
     def arrive(self, caller: str = "") -> Arrival:
         """Count a request whose head has come, as far as there is room for it; it is to `enter` when it is known.
@@ -187,7 +187,7 @@ class Gate:
         self._inside[caller] += 1
         return Arrival(partial(self._gone, caller))
 
-    async def enter(self, ask: Ask) -> Ticket:
+    async def enter(self, ask: AdmissionRequest) -> Ticket:
         """Take a place, or wait for one. Cancelling gives up.
 
         Raises:
@@ -262,19 +262,19 @@ class Gate:
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
 
-    def _may_enter(self, ask: Ask) -> bool:
+    def _may_enter(self, ask: AdmissionRequest) -> bool:
         """Let it in where nobody has to wait for it."""
         if (self._queue.size == 0 and self._fits(ask)) or self._has_less_than_its_share(ask):
             self._let(ask)
             return True
         return False
 
-    def _fits(self, ask: Ask) -> bool:
+    def _fits(self, ask: AdmissionRequest) -> bool:
         if self.running and self.running + ask.answers > self.max_running:
             return False
         return not self.prefill_tokens or self.prefill_tokens + ask.tokens <= self.max_prefill_tokens
 
-    def _has_less_than_its_share(self, ask: Ask) -> bool:
+    def _has_less_than_its_share(self, ask: AdmissionRequest) -> bool:
         """Whether others hold places that are this caller's by right.
 
         Then it does not wait for them to finish: the house takes it at once, over its limits, and lets the others wait
@@ -287,7 +287,7 @@ class Gate:
         others = sum(1 for other, count in places.items() if count > 0 and other != caller)
         return others > 0 and places[caller] + more <= (most or self.limits.max_requests) // (others + 1)
 
-    def _make_room(self, ask: Ask) -> None:
+    def _make_room(self, ask: AdmissionRequest) -> None:
         """Send somebody away who waits, for a caller that has less than its share; never for a request that can wait.
 
         Raises:
@@ -299,12 +299,12 @@ class Gate:
         if last is not None and self._take_out(last) and not last.turn.done():
             last.turn.set_exception(Overloaded("The server is full, and others have waited less; please try again."))
 
-    def _let(self, ask: Ask) -> None:
+    def _let(self, ask: AdmissionRequest) -> None:
         self.running += ask.answers
         self._of[ask.caller] += ask.answers
         self.prefill_tokens += ask.tokens
 
-    def _require_short_wait(self, ask: Ask) -> None:
+    def _require_short_wait(self, ask: AdmissionRequest) -> None:
         expected = self._pace.wait_s(self._queue.ahead_of(ask), self._now())
         if expected > self.limits.max_wait_s:
             raise Overloaded(
@@ -312,7 +312,7 @@ class Gate:
                 retry_after_s=expected - self.limits.max_wait_s,
             )
 
-    async def _wait(self, ask: Ask) -> None:
+    async def _wait(self, ask: AdmissionRequest) -> None:
         self._require_short_wait(ask)
         waiting = Waiting(ask, asyncio.get_running_loop().create_future())
         self._queue.add(waiting)

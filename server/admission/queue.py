@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class AdmissionRequest:
     """What a request wants of the house."""
 
     caller: str
@@ -26,7 +26,7 @@ class Ask:
 class Waiting:
     """A request in the queue; `turn` is done when it may enter."""
 
-    ask: Ask
+    ask: AdmissionRequest
     turn: asyncio.Future[None]
 
 
@@ -82,7 +82,7 @@ class FairQueue:
                 return True
         return False
 
-    def ahead_of(self, ask: Ask) -> int:
+    def ahead_of(self, ask: AdmissionRequest) -> int:
         """How many are served before a request that comes now, if nobody else comes and all callers have as much."""
         lines = self._lines[ask.flex]
         own = len(lines[ask.caller].heap) if ask.caller in lines else 0

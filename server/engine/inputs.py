@@ -25,7 +25,7 @@ from vllm.renderers import BaseRenderer
 from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 from vllm.v1.structured_output.backend_guidance import validate_guidance_grammar
 
-from server.core import Clip, Constraint, Placed, Prompt, Sampling
+from server.core import Clip, Constraint, Placeholder, Prompt, Sampling
 from server.errors import BadRequest, ContextLengthExceeded, InternalError, first_line, too_long
 
 ON_CPU = MultiModalBatchedField(keep_on_cpu=True)
@@ -70,12 +70,12 @@ def ready_input(prompt: Prompt, tenant: str, most: int) -> Any:
     return mm_input(prompt.token_ids, MultiModalKwargsItems(items), dict(hashes), dict(ranges), **salt)
 
 
-def _name(placed: Placed, modality: str) -> str:
+def _name(placed: Placeholder, modality: str) -> str:
     """By which the engine knows its own work on a picture again; the same name with another grid would kill it."""
     return f"{modality}-{placed.picture.digest}-" + "x".join(map(str, placed.picture.grid_thw))
 
 
-def _item(placed: Placed, modality: str) -> MultiModalKwargsItem:
+def _item(placed: Placeholder, modality: str) -> MultiModalKwargsItem:
     """What transformers' processors make of one picture or clip, under the names that the model's code has for it."""
     picture = placed.picture
     patches = torch.from_numpy(picture.patches)
@@ -90,7 +90,7 @@ def _item(placed: Placed, modality: str) -> MultiModalKwargsItem:
     return MultiModalKwargsItem(elements)
 
 
-def _range(placed: Placed, token_ids: Sequence[int], most: int) -> PlaceholderRange:
+def _range(placed: Placeholder, token_ids: Sequence[int], most: int) -> PlaceholderRange:
     mask = None
     if placed.pad is not None:
         mask = torch.tensor(token_ids[placed.offset : placed.offset + placed.length]) == placed.pad
@@ -138,7 +138,7 @@ async def processed_input(renderer: BaseRenderer, prompt: Prompt, tenant: str) -
     return mm_input(ids, made["mm_kwargs"], made["mm_hashes"], {"image": ranges}, **salt)
 
 
-def _whole(pictures: Sequence[Placed]) -> list[Image.Image]:
+def _whole(pictures: Sequence[Placeholder]) -> list[Image.Image]:
     shown = (placed.picture for placed in pictures)
     return [Image.fromarray(picture.patches.reshape(*picture.grid_thw[1:], 3)) for picture in shown]
 

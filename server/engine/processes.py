@@ -16,10 +16,10 @@ from pathlib import Path
 
 import psutil
 
-from server.engine.protocol import Pulse
+from server.engine.protocol import ProcessActivity
 from server.settings import SECRET_NAME
 
-ZYGOTE = "server.engine.zygote_preload"
+ENGINE_FORK_SERVER = "server.engine.fork_server_preload"
 NEVER_AGAIN = frozenset({psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD})
 """States of a process in which it does nothing until somebody else does something."""
 KILLED_WITHIN_S = 3.0
@@ -90,7 +90,7 @@ def with_children(pids: Iterable[int]) -> list[psutil.Process]:
     return found
 
 
-def pulse_of(pids: Sequence[int]) -> Pulse:
+def activity_of(pids: Sequence[int]) -> ProcessActivity:
     """What processes and their descendants do. Blocks for some milliseconds."""
     spent, stopped = 0.0, False
     there = with_children(pids)
@@ -103,7 +103,7 @@ def pulse_of(pids: Sequence[int]) -> Pulse:
             stopped |= process.status() in (NEVER_AGAIN if process.pid in pids else {psutil.STATUS_STOPPED})
         except psutil.NoSuchProcess:
             stopped = True
-    return Pulse(spent, stopped or len(there) < len(pids))
+    return ProcessActivity(spent, stopped or len(there) < len(pids))
 
 
 def kill_now(pids: Iterable[int]) -> None:

@@ -34,7 +34,7 @@ class Generator(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Pulse:
+class ProcessActivity:
     """What the processes of an engine do, seen from outside."""
 
     cpu_s: float
@@ -63,7 +63,7 @@ class Engine(Generator, Protocol):
         Raises whatever; only returning is a sign of life.
         """
 
-    async def pulse(self) -> Pulse:
+    async def activity(self) -> ProcessActivity:
         """What its processes do, for when it does not answer."""
 
     async def kill(self) -> None:

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from server.core import EngineState, Event, Finished, FinishReason, GenerationRequest, TextDelta, TokenLogprob, Usage
-from server.engine.protocol import Pulse, Report, StartupError
+from server.engine.protocol import ProcessActivity, Report, StartupError
 from server.errors import EngineDied
 
 LIKELY = -0.25
@@ -88,8 +88,8 @@ class ScriptedEngine:
         if self.script.hang:
             await self._killed.wait()
 
-    async def pulse(self) -> Pulse:
-        return Pulse(0.0, stopped=False)
+    async def activity(self) -> ProcessActivity:
+        return ProcessActivity(0.0, stopped=False)
 
     async def kill(self) -> None:
         self.die()

@@ -21,8 +21,8 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Literal
 
-from server.core import Anew, EngineState, Event, GenerationRequest, Reading
-from server.engine.flights import Flight, Flights
+from server.core import EngineState, Event, GenerationRequest, Reading, Restarted
+from server.engine.in_flight import InFlight, InFlightRequests
 from server.engine.protocol import Engine, Report, StartupError
 from server.errors import ApiError, CrashesEngine, EngineDied, EngineNotReady
 
@@ -75,7 +75,7 @@ class Supervisor:
         self._state = EngineState.STARTING
         self._changed = asyncio.Event()
         """Set, and replaced, whenever the state changes."""
-        self._flights = Flights()
+        self._in_flight = InFlightRequests()
         self._restarts: deque[float] = deque()
         self._counts: dict[Failure, int] = {"died": 0, "hung": 0}
         self._replayed = 0
@@ -101,43 +101,43 @@ class Supervisor:
         return self._concurrency
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
-        """As an engine's; besides, where the request is not streamed, Anew when the answer begins from its start again.
+        """As an engine's; besides, where the request is not streamed, Restarted when the answer begins from its start.
 
         Raises:
             ApiError: EngineDied where it cannot be run again, CrashesEngine for a request at fault.
         """
-        with self._flights.begun(request) as flight:
+        with self._in_flight.begun(request) as flight:
             del request  # the flight lets go of it, and of its pictures, as soon as it cannot be run again
             if flight.is_poison:
                 raise CrashesEngine(POISON)
             while True:
                 try:
-                    async with self._flights.turn_of(flight), aclosing(self._fly(flight)) as events:
+                    async with self._in_flight.turn_of(flight), aclosing(self._run_once(flight)) as events:
                         async for event in events:
                             yield event
-                    self._flights.acquit(flight)
+                    self._in_flight.acquit(flight)
                     return
                 except EngineDied as error:
                     self._require_another_try(flight, error)
                 if flight.told_anything:
-                    yield Anew()
+                    yield Restarted()
 
-    async def _fly(self, flight: Flight) -> AsyncGenerator[Event, None]:
+    async def _run_once(self, flight: InFlight) -> AsyncGenerator[Event, None]:
         """The request's events from one life of the engine."""
         await self._until_ready()  # it may have died while the request was prepared
         engine = self._engine
         try:
-            async with aclosing(engine.generate(flight.boarded(engine))) as events:
+            async with aclosing(engine.generate(flight.submit(engine))) as events:
                 async for event in events:
                     if not flight.is_answering:
-                        self._flights.answers(flight)
+                        self._in_flight.answers(flight)
                     yield event
         except EngineDied:
             if engine is self._engine:  # a slow reader may hear of the death of one that has long been replaced
                 self._crashed()  # now, while it shows who was on trial
             raise
 
-    def _require_another_try(self, flight: Flight, error: EngineDied) -> None:
+    def _require_another_try(self, flight: InFlight, error: EngineDied) -> None:
         """Raise why a request may not be run again, if it may not."""
         if flight.is_poison:
             log.error("request %s was in the engine at two crashes and is not run again", flight.id)
@@ -239,14 +239,14 @@ class Supervisor:
         while not (await asyncio.wait({beat}, timeout=min(1.0, self._patience.silent_s / 4)))[0]:
             silent = time.monotonic() - began
             if before is None:
-                before = (silent, await engine.pulse())
+                before = (silent, await engine.activity())
             elif silent >= self._patience.silent_s:
-                pulse = await engine.pulse()
-                spent, over = pulse.cpu_s - before[1].cpu_s, silent - before[0]
-                if pulse.stopped or spent < over * IDLE_SHARE or silent >= self._patience.step_s:
+                activity = await engine.activity()
+                spent, over = activity.cpu_s - before[1].cpu_s, silent - before[0]
+                if activity.stopped or spent < over * IDLE_SHARE or silent >= self._patience.step_s:
                     log.error("the engine has not answered for %.0f s and is taken for hung", silent)
                     return True
-                before = (silent, pulse)
+                before = (silent, activity)
         if beat.exception() is not None:
             await asyncio.sleep(LOOK_EVERY_S)  # not at full speed, while its death is about to be seen
         return False
@@ -256,7 +256,7 @@ class Supervisor:
     def _crashed(self) -> None:
         """The first who sees it finds out who was in the engine, and lets nobody in any more."""
         if self._state is EngineState.READY:
-            self._flights.crashed(self._engine)
+            self._in_flight.crashed(self._engine)
             self._turn(EngineState.RESTARTING)
 
     async def _restart(self, failure: Failure) -> None:

@@ -48,7 +48,7 @@ class Suspicion:
             self._against.pop(hash(asked), None)
 
 
-class Asked:
+class Fingerprint:
     """What a request asks, for comparing: without its pictures, which are megabytes, and without who asks."""
 
     __slots__ = ("_parts",)

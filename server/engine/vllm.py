@@ -1,7 +1,7 @@
 """The vLLM engine, embedded, the same for CPU and GPU.
 
 Importing this module is cheap; vllm itself is imported by `start`, in a worker thread, and with it `inputs.py`. See
-`zygote.py` for how its processes are started.
+`fork_server.py` for how its processes are started.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from server.core import (
     TokenLogprob,
     Usage,
 )
-from server.engine import zygote
+from server.engine import fork_server
 from server.engine.loading import follow
-from server.engine.processes import free_shared_memory, kill_now, pulse_of, shared_memory_of
-from server.engine.protocol import Pulse, Report, StartupError
+from server.engine.processes import activity_of, free_shared_memory, kill_now, shared_memory_of
+from server.engine.protocol import ProcessActivity, Report, StartupError
 from server.engine.sampling import own_defaults
 from server.engine.token_bytes import TokenBytes
 from server.errors import ApiError, BadRequest, EngineDied, EngineNotReady, InternalError, Overloaded, first_line
@@ -109,8 +109,8 @@ class VllmEngine:
         # Through the EngineCore's queue to each of its workers, and back.
         await self._ready().collective_rpc("check_health")
 
-    async def pulse(self) -> Pulse:
-        return await anyio.to_thread.run_sync(pulse_of, self._pids())
+    async def activity(self) -> ProcessActivity:
+        return await anyio.to_thread.run_sync(activity_of, self._pids())
 
     async def kill(self) -> None:
         if self._llm is None:
@@ -160,7 +160,7 @@ class VllmEngine:
 
         from server.engine import inputs  # noqa: F401  so that no request waits for it
 
-        zygote.start_processes_by("forkserver")
+        fork_server.start_processes_by("forkserver")
         try:
             structured = self._arguments.get("structured_outputs_config")
             made = {"structured_outputs_config": StructuredOutputsConfig(**structured)} if structured else {}

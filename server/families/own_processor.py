@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from server.core import Clip, Message, Opened, Picture, Placed, Prompt
+from server.core import Clip, Message, Opened, Picture, Placeholder, Prompt
 from server.errors import BadRequest
 from server.families.family import UnknownFamilyError
 from server.families.pieces import Piece, assemble
@@ -72,10 +72,10 @@ class OwnProcessor:
             raise BadRequest(f"The model's chat template refuses these messages: {error}", param="messages") from error
         return assemble(pieces, self._tokens, self._place, most_tokens)
 
-    def _place(self, ids: list[int], picture: Picture) -> Placed:
+    def _place(self, ids: list[int], picture: Picture) -> Placeholder:
         offset = len(ids)
         ids += self._run
-        return Placed(picture, offset, len(self._run))
+        return Placeholder(picture, offset, len(self._run))
 
     def _pieces(self, rendered: Rendered, texts: Sequence[str], pictures: Sequence[Picture]) -> list[Piece]:
         """The template's words with control tokens alive and pictures in place, people's texts with neither."""

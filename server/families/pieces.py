@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import groupby
 
-from server.core import Picture, Placed, Prompt
+from server.core import Picture, Placeholder, Prompt
 from server.errors import surely_too_long
 from server.families.text import Tokens
 
 Piece = int | str | Picture
-Place = Callable[[list[int], Picture], Placed]
+Place = Callable[[list[int], Picture], Placeholder]
 """Appends to the ids what stands for a picture, and says where it is."""
 
 
@@ -21,7 +21,7 @@ def assemble(pieces: Sequence[Piece], tokens: Tokens, place: Place, most_tokens:
         ContextLengthExceeded: a text passes `most_tokens` early on, and its rest is not worth tokenising.
     """
     ids: list[int] = []
-    placed: list[Placed] = []
+    placed: list[Placeholder] = []
     for kind, run in groupby(pieces, key=type):
         if kind is str:
             text = "".join(map(str, run))

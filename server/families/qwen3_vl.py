@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from server.core import Clip, Placed
+from server.core import Clip, Placeholder
 from server.families.pieces import Piece
 from server.families.qwen_vl import FRAMES_PER_PATCH, QwenVl
 from server.families.template import chat_template
@@ -34,7 +34,7 @@ class Qwen3Vl(QwenVl):
     def _opening(self) -> Sequence[Piece]:
         return self._first_words
 
-    def _place_clip(self, ids: list[int], clip: Clip) -> Placed:
+    def _place_clip(self, ids: list[int], clip: Clip) -> Placeholder:
         """Each patch of two frames between markers of its own, after the time in the middle of the two.
 
         As transformers' Qwen3VLProcessor since 5.10: `<0.2 seconds>`, tokenised by itself, then the frames, all of it
@@ -46,7 +46,7 @@ class Qwen3Vl(QwenVl):
         pads = [self._video_pad] * (grid_h * grid_w // self.merge_size**2)
         for time in times:
             ids += [*self._tokens.encode(f"<{time:.1f} seconds>"), self._vision_start, *pads, self._vision_end]
-        return Placed(clip, offset, len(ids) - offset, pad=self._video_pad, extras={"timestamps": times})
+        return Placeholder(clip, offset, len(ids) - offset, pad=self._video_pad, extras={"timestamps": times})
 
 
 def _times(clip: Clip) -> tuple[float, ...]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from server.core import Clip, Message, Opened, Picture, Placed, Prompt
+from server.core import Clip, Message, Opened, Picture, Placeholder, Prompt
 from server.families.family import UnknownFamilyError
 from server.families.pieces import Piece, assemble
 from server.families.text import Tokens
@@ -72,25 +72,25 @@ class QwenVl:
         """What the assistant's turn begins with."""
         return ("assistant\n",)
 
-    def _place(self, ids: list[int], picture: Picture) -> Placed:
+    def _place(self, ids: list[int], picture: Picture) -> Placeholder:
         ids.append(self._vision_start)
         placed = self._place_clip(ids, picture) if isinstance(picture, Clip) else self._place_picture(ids, picture)
         ids.append(self._vision_end)
         return placed
 
-    def _place_picture(self, ids: list[int], picture: Picture) -> Placed:
+    def _place_picture(self, ids: list[int], picture: Picture) -> Placeholder:
         return self._place_run(ids, picture, self._image_pad)
 
-    def _place_clip(self, ids: list[int], clip: Clip) -> Placed:
+    def _place_clip(self, ids: list[int], clip: Clip) -> Placeholder:
         return self._place_run(ids, clip, self._video_pad)
 
     def _place_run(
         self, ids: list[int], picture: Picture, pad: int, extras: Mapping[str, float] | None = None
-    ) -> Placed:
+    ) -> Placeholder:
         grid_t, grid_h, grid_w = picture.grid_thw
         offset, length = len(ids), grid_t * grid_h * grid_w // self.merge_size**2
         ids += [pad] * length
-        return Placed(picture, offset, length, extras=extras or {})
+        return Placeholder(picture, offset, length, extras=extras or {})
 
     def _frame_limit(self, settings: Path) -> int:
         """The most pixels of a frame; the model's settings for clips, where it has any, name it."""
@@ -113,7 +113,7 @@ class QwenVl:
 class Qwen25Vl(QwenVl):
     """One model of Qwen2.5-VL's kind: it is told how far apart in time the frames of a clip are."""
 
-    def _place_clip(self, ids: list[int], clip: Clip) -> Placed:
+    def _place_clip(self, ids: list[int], clip: Clip) -> Placeholder:
         # As transformers' Qwen2_5_VLProcessor: from one patch of FRAMES_PER_PATCH frames to the next.
         return self._place_run(ids, clip, self._video_pad, {"second_per_grid_ts": FRAMES_PER_PATCH / clip.fps})
 

@@ -60,7 +60,7 @@ class ByteCache(Generic[Key, Value]):
         self._entries.clear()
 
 
-class Together(Generic[Key, Value]):
+class SingleFlight(Generic[Key, Value]):
     """Work under way, by key: who asks for the same at the same time waits for the same.
 
     The work is cancelled when the last of those who wait for it is.

@@ -17,7 +17,7 @@ import anyio.to_thread
 
 from server.core import Opened, Picture, Reading, Source
 from server.errors import InternalError, invalid_media
-from server.media.cache import ByteCache, Together
+from server.media.cache import ByteCache, SingleFlight
 from server.media.checks import Checked, Spent, check, check_counts, check_size, settle
 from server.media.digest import digest_of
 from server.media.estimate import decode_memory, estimated_tokens
@@ -94,7 +94,7 @@ class Preparer:
         self.decoding = decoding
         self._worker_memory = worker_memory
         self.cache: ByteCache[str, Pictures] = ByteCache(cache_bytes, _size)
-        self._decoding: Together[tuple[str, str], Pictures] = Together()
+        self._decoding: SingleFlight[tuple[str, str], Pictures] = SingleFlight()
 
     async def start(self) -> None:
         """Return once the decode workers are up."""
@@ -239,7 +239,7 @@ class _Request:
         self._checked = checked
         self._tenant = tenant
         self._spent = spent
-        self._loading: Together[tuple[str, str], Loaded] = Together()
+        self._loading: SingleFlight[tuple[str, str], Loaded] = SingleFlight()
         self._loaded: dict[tuple[str, str], Loaded] = {}
 
     async def load(self) -> list[Ready]:

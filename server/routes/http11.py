@@ -28,7 +28,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from server.admission.gate import Arrival
 from server.errors import ApiError, BadRequest, HeadTooLarge, TooManyConnections
 from server.routes.connections import Connections, Engaged
-from server.routes.door import Door, Refusal
+from server.routes.early_refusal import EarlyRefusal, Refusal
 from server.routes.framing import body_length, fault_of, is_chunked
 from server.services import Services
 from server.telemetry import metrics
@@ -97,7 +97,9 @@ def bounded_http(services: Services, most_connections: int) -> type[BoundedHttp]
     settings = services.settings
     connections = Connections(settings.max_connections or most_connections, settings.max_connections_per_address)
     bounds = Bounds(settings.stalled_timeout_s, settings.body_timeout_s)
-    return type("BoundedHttp", (BoundedHttp,), {"bounds": bounds, "all": connections, "door": Door(services)})
+    return type(
+        "BoundedHttp", (BoundedHttp,), {"bounds": bounds, "all": connections, "early_refusal": EarlyRefusal(services)}
+    )
 
 
 class _Line:
@@ -129,7 +131,7 @@ class BoundedHttp(HttpToolsProtocol):
 
     bounds = Bounds()
     all: Connections
-    door: Door | None = None
+    early_refusal: EarlyRefusal | None = None
 
     _arrival: Arrival | None = None
     """Of the request that the connection is at."""
@@ -449,9 +451,9 @@ class BoundedHttp(HttpToolsProtocol):
 
     def _at_door(self) -> Refusal | None:
         """Judge a request before anything is begun for it."""
-        if self.door is None or not self.parser.should_keep_alive():
+        if self.early_refusal is None or not self.parser.should_keep_alive():
             return None
-        met = self.door.meet(self.parser.get_method(), self.url, self.headers)
+        met = self.early_refusal.meet(self.parser.get_method(), self.url, self.headers)
         if isinstance(met, Arrival):
             self._arrival = self.scope["state"]["arrival"] = met
             return None

@@ -187,7 +187,7 @@ def test_clients_speak_http_and_never_import_the_server() -> None:
 
 
 def test_vllm_is_imported_by_the_engine_and_its_fork_server_alone() -> None:
-    assert importers("vllm") == {"server/engine/vllm.py", "server/engine/inputs.py", "server/engine/zygote.py"}
+    assert importers("vllm") == {"server/engine/vllm.py", "server/engine/inputs.py", "server/engine/fork_server.py"}
 
 
 LATE = {
@@ -262,7 +262,7 @@ READERS = {
     "server/settings/table.py": "reads XDG_STATE_HOME for the default of a setting",
     "server/engine/processes.py": "writes what the engine's processes are to read",
     "server/media/workers/box.py": "forgets it, in a decode worker",
-    "server/engine/zygote.py": "reads VLLM_TARGET_DEVICE, which we wrote for it",
+    "server/engine/fork_server.py": "reads VLLM_TARGET_DEVICE, which we wrote for it",
 }
 
 
@@ -285,7 +285,7 @@ def test_the_engines_processes_only_write_to_the_environment() -> None:
 def test_the_fork_server_reads_one_variable_by_name() -> None:
     constants = {
         call.args[0].value
-        for call in ast.walk(tree("server/engine/zygote.py"))
+        for call in ast.walk(tree("server/engine/fork_server.py"))
         if isinstance(call, ast.Call)
         and isinstance(call.func, ast.Attribute)
         and is_attribute(call.func.value, "os", {"environ"})

@@ -36,7 +36,7 @@ from server.demo.patches import MAX_CLIP_PIXELS, clip_patches, fit, image_patche
 from server.demo.pictures import Sample, make_sample
 from server.engine.arguments import engine_environment
 from server.engine.device import Device
-from server.engine.processes import ZYGOTE, end_all, start_fork_server
+from server.engine.processes import ENGINE_FORK_SERVER, end_all, start_fork_server
 from server.engine.setup import set_up_engine
 from server.errors import ApiError
 from server.families import load_family
@@ -247,7 +247,7 @@ def _name(pixels: bytes) -> str:
 
 
 def main(scratch: Path) -> None:
-    start_fork_server([ZYGOTE], engine_environment(Settings(), CPU, scratch / "engine.log", scratch))
+    start_fork_server([ENGINE_FORK_SERVER], engine_environment(Settings(), CPU, scratch / "engine.log", scratch))
     found: dict[str, Any] = {"demo": asyncio.run(asked(scratch))}
     for name in ("QWEN2_VL", "QWEN2_5_VL", "QWEN3_VL"):
         found[name] = compared(tiny_models.write(scratch / name, getattr(tiny_models, name)))

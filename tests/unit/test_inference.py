@@ -16,9 +16,8 @@ import numpy as np
 import pytest
 
 from server.admission.gate import Gate, GateLimits, Ticket
-from server.admission.queue import Ask
+from server.admission.queue import AdmissionRequest
 from server.core import (
-    Anew,
     Caller,
     Choice,
     Clip,
@@ -34,8 +33,9 @@ from server.core import (
     Opened,
     Picture,
     PictureSource,
-    Placed,
+    Placeholder,
     Prompt,
+    Restarted,
     Sampling,
     Source,
     TextDelta,
@@ -43,7 +43,7 @@ from server.core import (
 )
 from server.engine.scripted import Script, ScriptedEngine
 from server.errors import ApiError, ContextLengthExceeded, EngineDied, EngineNotReady, InvalidImage, Overloaded
-from server.inference import CHARACTERS_PER_TOKEN, FRAME, FRAME_TOKENS, LONG_TEXT, Inference, text_length
+from server.inference import CHARACTERS_PER_TOKEN, FRAME_TOKENS, LONG_TEXT, ROLE_CHARACTERS, Inference, text_length
 
 CALLER = Caller("somebody", "tenant-1")
 
@@ -67,7 +67,7 @@ class Letters:
         self.most_tokens = most_tokens
         self.threads.append(threading.get_ident())
         ids = [ord(letter) for message in messages for part in message.content for letter in str(part)]
-        placed = (Placed(picture, 0, 10 * number) for number, picture in enumerate(_all(opened), 1))
+        placed = (Placeholder(picture, 0, 10 * number) for number, picture in enumerate(_all(opened), 1))
         return Prompt(ids, tuple(placed))
 
 
@@ -148,10 +148,10 @@ class Watched(Gate):
 
     def __init__(self) -> None:
         super().__init__(GateLimits(max_requests=2))
-        self.asks: list[Ask] = []
+        self.asks: list[AdmissionRequest] = []
         self.charges: list[int] = []
 
-    async def enter(self, ask: Ask) -> Ticket:
+    async def enter(self, ask: AdmissionRequest) -> Ticket:
         self.asks.append(ask)
         return await super().enter(ask)
 
@@ -236,7 +236,7 @@ async def test_a_request_counts_for_its_answers_and_for_its_prompt_until_the_fir
     with anyio.move_on_after(0.05):
         await room.inference.begin(conversation, CALLER)
     guess = 300 // CHARACTERS_PER_TOKEN + FRAME_TOKENS + 2000
-    assert gate.asks == [Ask("somebody", guess, answers=3, priority=-4, flex=True)]
+    assert gate.asks == [AdmissionRequest("somebody", guess, answers=3, priority=-4, flex=True)]
     [prompt] = [len(request.prompt.token_ids) for request in room.engine.requests]
     assert gate.charges == [prompt]
     assert room.empty
@@ -363,8 +363,8 @@ async def test_patches_are_let_go_as_soon_as_the_engine_has_them() -> None:
 
 async def test_long_texts_are_tokenised_beside_the_event_loop() -> None:
     room = await Room(Script(max_model_len=1 << 20)).ready()
-    await room.inference.answer(ask("x" * (LONG_TEXT - FRAME)), CALLER)
-    await room.inference.answer(ask("x" * (LONG_TEXT - FRAME + 1)), CALLER)
+    await room.inference.answer(ask("x" * (LONG_TEXT - ROLE_CHARACTERS)), CALLER)
+    await room.inference.answer(ask("x" * (LONG_TEXT - ROLE_CHARACTERS + 1)), CALLER)
     here = threading.get_ident()
     assert [thread == here for thread in room.family.threads] == [True, False]
 
@@ -450,7 +450,7 @@ class Twice(ScriptedEngine):
         yield TextDelta(0, "half an")
         yield TextDelta(1, "another half")
         yield Finished(1, FinishReason.LENGTH)
-        yield Anew()
+        yield Restarted()
         yield TextDelta(1, "two")
         yield TextDelta(0, "one")
         yield Finished(0, FinishReason.LENGTH)

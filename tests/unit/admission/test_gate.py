@@ -16,7 +16,7 @@ from server.admission import gate as admission_gate
 from server.admission.controller import TtftController
 from server.admission.gate import Gate, GateLimits, Observe, Ticket
 from server.admission.pace import AT_LEAST
-from server.admission.queue import Ask
+from server.admission.queue import AdmissionRequest
 from server.errors import ApiError, Draining, Overloaded, RateLimited, Unavailable
 
 Entering = asyncio.Task[Ticket]
@@ -30,7 +30,7 @@ async def settle() -> None:
 
 async def come(gate: Gate, caller: str = "one", **ask: Any) -> Entering:
     """Somebody comes to the door, and is in, waits, or has been refused when this returns."""
-    entering = asyncio.create_task(gate.enter(Ask(caller, **ask)))
+    entering = asyncio.create_task(gate.enter(AdmissionRequest(caller, **ask)))
     await settle()
     return entering
 
@@ -138,7 +138,7 @@ async def test_a_full_house_refuses_at_once_and_says_when_to_come_back() -> None
     house, ticket = await full(max_requests=2)
     waiting = await come(house)
     with pytest.raises(Overloaded) as caught:
-        await house.enter(Ask("one"))
+        await house.enter(AdmissionRequest("one"))
     with pytest.raises(Overloaded):
         house.require_room("one")
     assert caught.value.headers() == {"retry-after": "1", "x-should-retry": "true"}
@@ -154,7 +154,7 @@ async def test_a_key_has_no_more_requests_in_the_house_than_its_quota() -> None:
     house = gate(8, max_per_caller=2)
     tickets = [await enter(house), await enter(house)]
     with pytest.raises(RateLimited) as caught:
-        await house.enter(Ask("one"))
+        await house.enter(AdmissionRequest("one"))
     assert (caught.value.status, caught.value.headers()["retry-after"]) == (429, "1")
     other = await enter(house, "other")
     tickets[0].close()
@@ -231,7 +231,7 @@ async def slow_house(max_wait_s: float, gap: float = 0.02) -> tuple[Gate, Ticket
 async def test_a_wait_that_would_be_too_long_is_refused_at_once() -> None:
     house, ticket, waiting = await slow_house(max_wait_s=0.03)
     with pytest.raises(Overloaded, match="a place would be free in some"):
-        await asyncio.wait_for(house.enter(Ask("one")), 0.01)
+        await asyncio.wait_for(house.enter(AdmissionRequest("one")), 0.01)
     assert house.inside == 2
     waiting.cancel()
     ticket.close()
@@ -275,7 +275,7 @@ async def test_what_was_learnt_is_forgotten_when_nobody_waits_any_more() -> None
 async def test_nobody_waits_longer_than_they_may() -> None:
     house, ticket = await full(max_wait_s=0.05)
     with pytest.raises(Overloaded, match=r"No place was free within 0.05 s") as caught:
-        await house.enter(Ask("one", tokens=7))
+        await house.enter(AdmissionRequest("one", tokens=7))
     assert caught.value.retry_after == 1
     assert counts(house) == (1, 1, 0)
     ticket.close()
@@ -511,7 +511,7 @@ async def test_who_gives_up_just_as_it_is_sent_away_harms_nobody() -> None:
     house = gate(1, max_requests=4)
     ticket = await enter(house, "flood")
     waiting = [await come(house, "flood") for _ in range(3)]
-    newcomer = asyncio.create_task(house.enter(Ask("other")))
+    newcomer = asyncio.create_task(house.enter(AdmissionRequest("other")))
     waiting[2].cancel()  # which it learns only after the newcomer has come
     await settle()
     assert waiting[2].cancelled()
@@ -530,7 +530,7 @@ async def test_a_draining_house_lets_nobody_in_however_empty() -> None:
     house = gate(1)
     house.drain()
     with pytest.raises(Unavailable) as caught:
-        await house.enter(Ask("one"))
+        await house.enter(AdmissionRequest("one"))
     assert caught.value.code == "draining"
     with pytest.raises(Draining):
         house.require_room()
@@ -678,7 +678,7 @@ class AnyDay(RuleBasedStateMachine):
 
     @rule(caller=CALLERS, tokens=TOKENS, answers=st.integers(1, 3), priority=st.integers(-1, 1), flex=st.booleans())
     def somebody_comes(self, caller: str, tokens: int, answers: int, priority: int, flex: bool) -> None:
-        house, ask = self.house, Ask(caller, tokens, answers, priority, flex)
+        house, ask = self.house, AdmissionRequest(caller, tokens, answers, priority, flex)
         before = house.running
         had = [ticket.ask.answers for ticket in self.tickets if ticket.ask.caller == caller]
         callers = len({ticket.ask.caller for ticket in self.tickets} | {caller})

@@ -8,13 +8,15 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.admission.queue import Ask, FairQueue, Waiting
+from server.admission.queue import AdmissionRequest, FairQueue, Waiting
 
-ASKS = st.builds(Ask, caller=st.sampled_from("abc"), tokens=st.just(0), priority=st.integers(-1, 1), flex=st.booleans())
+ASKS = st.builds(
+    AdmissionRequest, caller=st.sampled_from("abc"), tokens=st.just(0), priority=st.integers(-1, 1), flex=st.booleans()
+)
 
 
 def waiting(caller: str = "a", priority: int = 0, flex: bool = False) -> Waiting:
-    return Waiting(Ask(caller, priority=priority, flex=flex), asyncio.Future(loop=LOOP))
+    return Waiting(AdmissionRequest(caller, priority=priority, flex=flex), asyncio.Future(loop=LOOP))
 
 
 LOOP = asyncio.new_event_loop()
@@ -37,7 +39,7 @@ def test_an_empty_queue_has_nobody() -> None:
 
 
 @given(st.lists(ASKS))
-def test_everybody_has_a_turn_and_only_one(asks: list[Ask]) -> None:
+def test_everybody_has_a_turn_and_only_one(asks: list[AdmissionRequest]) -> None:
     queue = FairQueue()
     everybody = [Waiting(ask, asyncio.Future(loop=LOOP)) for ask in asks]
     for one in everybody:
@@ -50,7 +52,7 @@ def test_everybody_has_a_turn_and_only_one(asks: list[Ask]) -> None:
 
 
 @given(st.lists(ASKS))
-def test_flex_comes_last_and_each_callers_own_go_by_priority_then_age(asks: list[Ask]) -> None:
+def test_flex_comes_last_and_each_callers_own_go_by_priority_then_age(asks: list[AdmissionRequest]) -> None:
     queue = FairQueue()
     for ask in asks:
         queue.add(Waiting(ask, asyncio.Future(loop=LOOP)))
@@ -78,11 +80,15 @@ def test_the_next_place_goes_to_the_caller_that_has_the_fewest(callers: list[str
         left += Counter()  # without those that have nobody left
 
 
-OF_ONE_KIND = st.builds(Ask, caller=st.sampled_from("abc"), priority=st.integers(-1, 1), flex=st.just(False))
+OF_ONE_KIND = st.builds(
+    AdmissionRequest, caller=st.sampled_from("abc"), priority=st.integers(-1, 1), flex=st.just(False)
+)
 
 
 @given(st.lists(OF_ONE_KIND, max_size=12), OF_ONE_KIND)
-def test_who_is_ahead_is_who_is_served_before_where_all_have_as_much(asks: list[Ask], newcomer: Ask) -> None:
+def test_who_is_ahead_is_who_is_served_before_where_all_have_as_much(
+    asks: list[AdmissionRequest], newcomer: AdmissionRequest
+) -> None:
     """At most: a caller's own less urgent requests, and a tie between callers, are counted as if they came first."""
     queue = FairQueue()
     for ask in asks:
@@ -101,12 +107,12 @@ def test_ahead_of_a_flex_request_is_everybody_who_is_not() -> None:
     for caller in "aab":
         queue.add(waiting(caller))
     queue.add(waiting("c", flex=True))
-    assert queue.ahead_of(Ask("a", flex=True)) == 4
-    assert queue.ahead_of(Ask("c")) == 2
+    assert queue.ahead_of(AdmissionRequest("a", flex=True)) == 4
+    assert queue.ahead_of(AdmissionRequest("c")) == 2
 
 
 @given(st.lists(ASKS, min_size=1))
-def test_the_last_of_the_longest_line_can_best_be_sent_away_flex_first(asks: list[Ask]) -> None:
+def test_the_last_of_the_longest_line_can_best_be_sent_away_flex_first(asks: list[AdmissionRequest]) -> None:
     queue = FairQueue()
     for ask in asks:
         queue.add(Waiting(ask, asyncio.Future(loop=LOOP)))

@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from server.engine.processes import kill_now, pulse_of, with_children
-from server.engine.protocol import Pulse
+from server.engine.processes import activity_of, kill_now, with_children
+from server.engine.protocol import ProcessActivity
 from tests.waiting import eventually
 
 FAMILY = """
@@ -95,13 +95,13 @@ def test_what_libraries_write_goes_to_the_log_and_never_over_what_a_person_sees(
 
 PARENT = """
 import multiprocessing, time
-from server.engine import zygote
+from server.engine import fork_server
 
 def child():
     print(multiprocessing.current_process().pid, flush=True)
     time.sleep(60)
 
-zygote.end_with_parent()
+fork_server.end_with_parent()
 process = multiprocessing.get_context("fork").Process(target=child)
 process.start()
 time.sleep(60)
@@ -159,10 +159,10 @@ def test_no_process_inherits_a_secret_and_nobody_may_look_into_the_server(tmp_pa
 
 WAITING = """
 import os, time
-from server.engine import zygote
+from server.engine import fork_server
 from vllm.distributed.device_communicators.shm_broadcast import MessageQueue
 
-zygote.wait_asleep()
+fork_server.wait_asleep()
 writer = MessageQueue(1, 1)
 handle = writer.export_handle()
 if not os.fork():
@@ -221,7 +221,7 @@ def running(code: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def spent(*processes: subprocess.Popen[str]) -> float:
-    return pulse_of([process.pid for process in processes]).cpu_s
+    return activity_of([process.pid for process in processes]).cpu_s
 
 
 def test_a_pulse_tells_who_works_from_who_waits() -> None:
@@ -231,7 +231,7 @@ def test_a_pulse_tells_who_works_from_who_waits() -> None:
         assert spent(idle) - before[0] < 0.1
         alone = spent(busy)
         assert spent(idle, busy) >= alone
-        assert not pulse_of([idle.pid, busy.pid]).stopped
+        assert not activity_of([idle.pid, busy.pid]).stopped
 
 
 def test_the_work_of_descendants_counts() -> None:
@@ -254,18 +254,18 @@ def test_work_is_not_taken_back_when_who_has_done_it_ends() -> None:
 def test_a_pulse_tells_of_a_process_that_has_been_stopped() -> None:
     with running(IDLE) as process:
         process.send_signal(signal.SIGSTOP)
-        assert eventually(lambda: pulse_of([process.pid]).stopped)
+        assert eventually(lambda: activity_of([process.pid]).stopped)
         process.send_signal(signal.SIGCONT)
-        assert eventually(lambda: not pulse_of([process.pid]).stopped)
+        assert eventually(lambda: not activity_of([process.pid]).stopped)
 
 
 def test_a_pulse_tells_of_a_process_that_has_ended() -> None:
     with running(IDLE) as process:
         process.kill()
-        assert eventually(lambda: pulse_of([process.pid]).stopped), "a zombie"
+        assert eventually(lambda: activity_of([process.pid]).stopped), "a zombie"
         process.wait()
-        assert pulse_of([process.pid]) == Pulse(0.0, stopped=True)
-    assert pulse_of([]) == Pulse(0.0, stopped=False)
+        assert activity_of([process.pid]) == ProcessActivity(0.0, stopped=True)
+    assert activity_of([]) == ProcessActivity(0.0, stopped=False)
 
 
 @pytest.mark.parametrize("code", [IDLE, STUBBORN, PARENT_OF.format(code=STUBBORN)], ids=["idle", "stubborn", "family"])

@@ -197,7 +197,7 @@ async def test_it_can_give_no_sign_of_life_until_it_is_killed() -> None:
     with anyio.move_on_after(0.02) as scope:
         await engine.beat()
     assert scope.cancelled_caught
-    assert await engine.pulse() == await engine.pulse(), "it uses no processor"
+    assert await engine.activity() == await engine.activity(), "it uses no processor"
     await engine.kill()
     with anyio.fail_after(5):
         await engine.beat()

@@ -17,10 +17,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.core import Anew, EngineState, Event, GenerationRequest, Picture, Placed, Prompt, Sampling, TextDelta, Usage
-from server.engine import flights, supervisor
+from server.core import (
+    EngineState,
+    Event,
+    GenerationRequest,
+    Picture,
+    Placeholder,
+    Prompt,
+    Restarted,
+    Sampling,
+    TextDelta,
+    Usage,
+)
+from server.engine import in_flight, supervisor
 from server.engine import suspicion as suspects
-from server.engine.protocol import Engine, Pulse, StartupError
+from server.engine.protocol import Engine, ProcessActivity, StartupError
 from server.engine.scripted import Script, ScriptedEngine
 from server.engine.supervisor import Patience, Supervisor
 from server.engine.suspicion import Asked, Suspicion
@@ -73,8 +84,8 @@ class Life(ScriptedEngine):
                 heard += 1
                 yield event
 
-    async def pulse(self) -> Pulse:
-        return Pulse(time.monotonic() if self.busy else 0.0, self.stuck)
+    async def activity(self) -> ProcessActivity:
+        return ProcessActivity(time.monotonic() if self.busy else 0.0, self.stuck)
 
     async def kill(self) -> None:
         self.is_killed = True
@@ -168,13 +179,13 @@ async def heard(engine: Supervisor, request: GenerationRequest) -> list[Event]:
 
 
 async def answer(engine: Supervisor, request: GenerationRequest) -> str:
-    """The answer as it is folded: what came before Anew is void."""
+    """The answer as it is folded: what came before Restarted is void."""
     text = ""
     for event in await heard(engine, request):
         match event:
             case TextDelta(_, more):
                 text += more
-            case Anew():
+            case Restarted():
                 assert not request.streamed
                 text = ""
             case Usage():
@@ -255,7 +266,7 @@ async def test_a_request_that_has_no_first_token_yet_is_run_again_by_itself(stre
     async with watched(DIES_EARLY, SOUND) as house:
         events = await heard(house.engine, asks(streamed=streamed))
         assert [event.text for event in events if isinstance(event, TextDelta)] == list(WORDS)
-        assert not any(isinstance(event, Anew) for event in events), "nothing came before"
+        assert not any(isinstance(event, Restarted) for event in events), "nothing came before"
         assert [len(life.requests) for life in house.lives] == [1, 1]
         assert house.told("ain_requests_replayed") == 1
 
@@ -263,7 +274,7 @@ async def test_a_request_that_has_no_first_token_yet_is_run_again_by_itself(stre
 async def test_an_answer_that_nobody_has_seen_begins_anew() -> None:
     async with watched(DIES_LATE, SOUND) as house:
         events = await heard(house.engine, asks())
-        assert events[:3] == [TextDelta(0, "a"), TextDelta(0, "b"), Anew()]
+        assert events[:3] == [TextDelta(0, "a"), TextDelta(0, "b"), Restarted()]
         assert await answer(house.engine, asks()) == "abcd"
         assert [event for event in events[3:] if isinstance(event, TextDelta)] == [TextDelta(0, word) for word in WORDS]
 
@@ -455,7 +466,7 @@ def test_suspicion_forgets_the_oldest_and_after_a_while_all(monkeypatch: pytest.
 
 def with_picture(name: str = "req-1", *, streamed: bool) -> tuple[GenerationRequest, weakref.ref[Any]]:
     patches = np.zeros((4, 1176), np.uint8)
-    placed = Placed(Picture(patches, (1, 2, 2), "digest", (28, 28)), 1, 1)
+    placed = Placeholder(Picture(patches, (1, 2, 2), "digest", (28, 28)), 1, 1)
     return GenerationRequest(name, Prompt([1, 2, 3], (placed,)), Sampling(), streamed=streamed), weakref.ref(patches)
 
 
@@ -495,7 +506,7 @@ async def test_pictures_are_kept_only_as_long_as_the_request_can_be_run_again(st
 
 
 async def test_where_memory_for_them_is_short_a_request_is_not_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flights, "KEPT_BYTES", 4 * 1176)
+    monkeypatch.setattr(in_flight, "KEPT_BYTES", 4 * 1176)
     async with watched(script(delay=0.02), script(delay=0.002)) as house:
         requests = [with_picture(f"req-{number}", streamed=False)[0] for number in range(3)]
         waiting = [asyncio.create_task(answer(house.engine, request)) for request in requests]

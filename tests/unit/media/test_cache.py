@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.media.cache import ByteCache, Together
+from server.media.cache import ByteCache, SingleFlight
 
 pytestmark = pytest.mark.timeout(20)
 
@@ -152,7 +152,7 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-async def waiting(together: Together[str, str], key: str, work: Work, number: int = 1) -> list[asyncio.Task[str]]:
+async def waiting(together: SingleFlight[str, str], key: str, work: Work, number: int = 1) -> list[asyncio.Task[str]]:
     """So many callers that have begun to wait."""
     tasks = [asyncio.ensure_future(together.run(key, work)) for _ in range(number)]
     await settle()
@@ -160,7 +160,7 @@ async def waiting(together: Together[str, str], key: str, work: Work, number: in
 
 
 async def test_who_asks_for_the_same_waits_for_the_same() -> None:
-    together, work = Together[str, str](), Work()
+    together, work = SingleFlight[str, str](), Work()
     callers = await waiting(together, "key", work, 2)
     late = await waiting(together, "key", Work())
     work.end.set_result("done")
@@ -169,7 +169,7 @@ async def test_who_asks_for_the_same_waits_for_the_same() -> None:
 
 
 async def test_other_keys_are_other_work() -> None:
-    together, one, other = Together[str, str](), Work(), Work()
+    together, one, other = SingleFlight[str, str](), Work(), Work()
     first, second = *await waiting(together, "one", one), *await waiting(together, "other", other)
     other.end.set_result("other")
     assert await second == "other"
@@ -179,7 +179,7 @@ async def test_other_keys_are_other_work() -> None:
 
 
 async def test_work_that_is_done_is_not_remembered() -> None:
-    together = Together[str, str]()
+    together = SingleFlight[str, str]()
     for number in range(2):
         work = Work()
         work.end.set_result(f"{number}")
@@ -188,7 +188,7 @@ async def test_work_that_is_done_is_not_remembered() -> None:
 
 
 async def test_an_error_reaches_all_who_wait_and_none_who_come_later() -> None:
-    together, work = Together[str, str](), Work()
+    together, work = SingleFlight[str, str](), Work()
     callers = await waiting(together, "key", work, 3)
     work.end.set_exception(ValueError("broken"))
     for caller in callers:
@@ -201,7 +201,7 @@ async def test_an_error_reaches_all_who_wait_and_none_who_come_later() -> None:
 
 @pytest.mark.parametrize("leaving", [0, 1, 2])
 async def test_the_work_goes_on_while_anybody_waits(leaving: int) -> None:
-    together, work = Together[str, str](), Work()
+    together, work = SingleFlight[str, str](), Work()
     callers = await waiting(together, "key", work, 3)
     gone = callers.pop(leaving)
     gone.cancel()
@@ -213,7 +213,7 @@ async def test_the_work_goes_on_while_anybody_waits(leaving: int) -> None:
 
 
 async def test_the_work_is_cancelled_with_the_last_who_waits() -> None:
-    together, work = Together[str, str](), Work()
+    together, work = SingleFlight[str, str](), Work()
     callers = await waiting(together, "key", work, 3)
     for number, caller in enumerate(callers):
         assert work.cancelled == 0, number
@@ -224,7 +224,7 @@ async def test_the_work_is_cancelled_with_the_last_who_waits() -> None:
 
 
 async def test_the_work_is_cancelled_when_all_leave_at_once() -> None:
-    together, work = Together[str, str](), Work()
+    together, work = SingleFlight[str, str](), Work()
     callers = await waiting(together, "key", work, 3)
     for caller in callers:
         caller.cancel()
@@ -234,7 +234,7 @@ async def test_the_work_is_cancelled_when_all_leave_at_once() -> None:
 
 async def test_who_comes_after_a_cancellation_begins_anew() -> None:
     """Also where the cancelled work takes its time to end."""
-    together = Together[str, str]()
+    together = SingleFlight[str, str]()
     hold = asyncio.Event()
 
     async def reluctant() -> str:
@@ -262,7 +262,7 @@ async def test_who_comes_after_a_cancellation_begins_anew() -> None:
 async def test_an_error_that_nobody_waits_for_any_more_disturbs_nobody() -> None:
     complaints: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
-    together = Together[str, str]()
+    together = SingleFlight[str, str]()
 
     async def stubborn() -> str:
         try:
@@ -281,7 +281,7 @@ async def test_an_error_that_nobody_waits_for_any_more_disturbs_nobody() -> None
 
 
 async def test_a_deadline_of_one_caller_does_not_end_the_work_of_another() -> None:
-    together, work = Together[str, str](), Work()
+    together, work = SingleFlight[str, str](), Work()
     (patient,) = await waiting(together, "key", work)
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(together.run("key", work), 0.01)

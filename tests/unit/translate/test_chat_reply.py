@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from server.core import Anew, Answer, Choice, Finished, FinishReason, MediaFact, TextDelta, TokenLogprob, Usage
+from server.core import Answer, Choice, Finished, FinishReason, MediaFact, Restarted, TextDelta, TokenLogprob, Usage
 from server.translate.chat_reply import ChunkWriter, ReplyHead, completion, usage_object
 from server.translate.logprobs import logprobs_object
 
@@ -109,7 +109,7 @@ def test_a_whole_reply_is_one_that_the_sdk_takes(said: list[tuple[str, FinishRea
 
 def test_an_answer_that_begins_anew_says_nothing_in_a_stream() -> None:
     """It never comes in one: nothing of it can be taken back."""
-    assert ChunkWriter(HEAD, 1, include_usage=True).write(Anew()) == b""
+    assert ChunkWriter(HEAD, 1, include_usage=True).write(Restarted()) == b""
 
 
 @pytest.mark.parametrize("tier", ["default", "flex"])

@@ -40,7 +40,7 @@ class Refusal:
     body: bytes
 
 
-class Door:
+class EarlyRefusal:
     """Stands before the routes of a server. Belongs to one event loop."""
 
     def __init__(self, services: Services) -> None:

@@ -8,18 +8,18 @@ from contextlib import asynccontextmanager, contextmanager
 
 from server.core import GenerationRequest
 from server.engine.protocol import Engine
-from server.engine.suspicion import POISON, SUSPECT, VAGUE, Asked, Suspicion
+from server.engine.suspicion import POISON, SUSPECT, VAGUE, Fingerprint, Suspicion
 
 KEPT_BYTES = 512 << 20
 """Of pictures of requests whose answer has begun, kept only so that they could be run again."""
 
 
-class Flight:
+class InFlight:
     """One request on its way through the engine, perhaps more than once."""
 
-    def __init__(self, request: GenerationRequest, asked: Asked, suspicion: float) -> None:
+    def __init__(self, request: GenerationRequest, fingerprint: Fingerprint, suspicion: float) -> None:
         self.id = request.request_id
-        self.asked = asked
+        self.fingerprint = fingerprint
         self.request: GenerationRequest | None = request
         """None once it cannot be run again."""
         self.is_answering = False
@@ -42,7 +42,7 @@ class Flight:
         """Whether it is taken for the cause of crashes."""
         return self.suspicion >= POISON
 
-    def boarded(self, engine: Engine) -> GenerationRequest:
+    def submit(self, engine: Engine) -> GenerationRequest:
         """The request, which now goes into this engine. Raises ValueError where it cannot be run again."""
         if self.request is None:
             raise ValueError(f"{self.id} cannot be run again")
@@ -50,7 +50,7 @@ class Flight:
         return self.request
 
 
-class Flights:
+class InFlightRequests:
     """Knows who is in the engine. Belongs to one event loop.
 
     At a crash those are suspected that had no first token yet, since nearly all that kills an engine does it in the
@@ -59,26 +59,26 @@ class Flights:
     """
 
     def __init__(self) -> None:
-        self._flights: set[Flight] = set()
+        self._in_flight: set[InFlight] = set()
         self._suspicion = Suspicion()
         self._one_suspect = asyncio.Lock()
         self._kept = 0
 
     @contextmanager
-    def begun(self, request: GenerationRequest) -> Iterator[Flight]:
+    def begun(self, request: GenerationRequest) -> Iterator[InFlight]:
         """A request's flight, for as long as the block runs."""
-        asked = Asked(request)
-        flight = Flight(request, asked, self._suspicion.against(asked))
+        fingerprint = Fingerprint(request)
+        flight = InFlight(request, fingerprint, self._suspicion.against(fingerprint))
         del request
-        self._flights.add(flight)
+        self._in_flight.add(flight)
         try:
             yield flight
         finally:
-            self._flights.discard(flight)
+            self._in_flight.discard(flight)
             self._forget(flight)
 
     @asynccontextmanager
-    async def turn_of(self, flight: Flight) -> AsyncIterator[None]:
+    async def turn_of(self, flight: InFlight) -> AsyncIterator[None]:
         """Wait until the request may go into the engine: suspects one after the other."""
         if flight.suspicion < SUSPECT:
             yield
@@ -90,7 +90,7 @@ class Flights:
         finally:
             self._end_turn(flight)
 
-    def answers(self, flight: Flight) -> None:
+    def answers(self, flight: InFlight) -> None:
         """Its first token is there; where it has had one before, once more."""
         flight.is_answering = True
         if not flight.suspect_until_end:
@@ -101,7 +101,7 @@ class Flights:
 
     def crashed(self, engine: Engine) -> None:
         """An engine has died: suspect who was in it."""
-        inside = [flight for flight in self._flights if flight.engine is engine]
+        inside = [flight for flight in self._in_flight if flight.engine is engine]
         on_trial = [flight for flight in inside if flight.holds_turn]
         early = [flight for flight in inside if not flight.is_answering]
         blamed = [flight for flight in on_trial if flight in early] or early or on_trial
@@ -109,14 +109,14 @@ class Flights:
             flight.suspect_until_end |= flight.is_answering
             # What is vague alone never adds up to a proof.
             more = SUSPECT if blamed else min(VAGUE, max(0.0, SUSPECT - flight.suspicion))
-            flight.suspicion = self._suspicion.add(flight.asked, more)
+            flight.suspicion = self._suspicion.add(flight.fingerprint, more)
 
-    def acquit(self, flight: Flight) -> None:
+    def acquit(self, flight: InFlight) -> None:
         """It has gone through to its end."""
         if flight.suspicion:
-            self._suspicion.clear(flight.asked)
+            self._suspicion.clear(flight.fingerprint)
 
-    def _keep_or_forget(self, flight: Flight, request: GenerationRequest) -> None:
+    def _keep_or_forget(self, flight: InFlight, request: GenerationRequest) -> None:
         """Of an answer that is streamed nothing can be taken back; others are kept while there is memory for it."""
         size = _bytes_of(request)
         if request.streamed or self._kept + size > KEPT_BYTES:
@@ -125,12 +125,12 @@ class Flights:
             flight.kept = size
             self._kept += size
 
-    def _end_turn(self, flight: Flight) -> None:
+    def _end_turn(self, flight: InFlight) -> None:
         if flight.holds_turn:
             flight.holds_turn = False
             self._one_suspect.release()
 
-    def _forget(self, flight: Flight) -> None:
+    def _forget(self, flight: InFlight) -> None:
         self._kept -= flight.kept
         flight.request, flight.kept = None, 0
 
