@@ -14,18 +14,18 @@ from server.admission.deadline import Deadline
 from server.admission.gate import Arrival
 from server.core import Answer, Caller
 from server.inference import EventStream
-from server.protocol.chat import ChatCompletionRequest
+from server.openai.chat.body import ChatCompletionRequest
+from server.openai.chat.parameters import refuse
+from server.openai.chat.reply import ChunkWriter, ReplyHead, completion
+from server.openai.chat.request import FLEX, to_conversation
+from server.openai.media.parts import low_detail_pixels
+from server.openai.parse import parse
 from server.routes.openapi import body_schema
 from server.routes.replies import read_json, unless_gone
 from server.routes.reply_headers import affinity_header, ignored_header, load_header
 from server.routes.streaming import EventStreamResponse
+from server.routes.terms import TIMEOUT_HEADER, seconds_allowed
 from server.services import Services
-from server.translate.chat_reply import ChunkWriter, ReplyHead, completion
-from server.translate.chat_request import FLEX, to_conversation
-from server.translate.media_parts import low_detail_pixels
-from server.translate.parameters import refuse
-from server.translate.parse import parse
-from server.translate.terms import TIMEOUT_HEADER, seconds_allowed
 
 router = APIRouter(tags=["chat"])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 
 from server.core import EngineState
-from server.protocol.models import Model, ModelList
+from server.openai.models import Model, ModelList
 from server.services import Services
 
 router = APIRouter(tags=["models"])

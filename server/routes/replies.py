@@ -14,7 +14,7 @@ from starlette.types import Receive
 
 from server.errors import ApiError
 from server.inference import EventStream
-from server.translate.json_body import LONG_BYTES, JsonBody
+from server.openai.json_body import LONG_BYTES, JsonBody
 
 T = TypeVar("T")
 

@@ -9,9 +9,8 @@ import anyio.to_thread
 
 from server.admission.gate import Gate
 from server.core import ClipSource, Ignored, Source
-from server.routes import orca
+from server.routes import affinity, orca
 from server.telemetry import metrics
-from server.translate import affinity
 
 IGNORED = "x-ignored-parameters"
 log = logging.getLogger(__name__)

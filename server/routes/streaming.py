@@ -24,10 +24,10 @@ from server.admission.deadline import Deadline
 from server.admission.presence import why_cut
 from server.errors import ApiError, InternalError
 from server.inference import EventStream
+from server.openai import sse
+from server.openai.chat.reply import ChunkWriter
 from server.routes.replies import until_gone
 from server.telemetry import metrics, traces
-from server.translate import sse
-from server.translate.chat_reply import ChunkWriter
 
 log = logging.getLogger(__name__)
 

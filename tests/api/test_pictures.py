@@ -12,7 +12,7 @@ from PIL import Image
 
 from server.core import Conversation, PictureSource
 from server.engine.scripted import Script
-from server.protocol.chat import ChatCompletionRequest
+from server.openai.chat.body import ChatCompletionRequest
 from tests.api.gallery import Gallery
 from tests.api.house import (
     BLUE,

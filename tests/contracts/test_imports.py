@@ -1,6 +1,6 @@
 """Imports run one way, and each of the things that must stand in one place stands in one place.
 
-cli -> launch -> app -> routes -> {inference, translate} -> {media, families, admission, engine} -> core, errors
+cli -> launch -> app -> routes -> {inference, openai} -> {media, families, admission, engine} -> core, errors
 """
 
 from __future__ import annotations
@@ -113,13 +113,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "machine": set(),
     "settings": set(),
-    "protocol": {"core", "errors"},
     "families": {"core", "errors"},
     "media": {"core", "errors", "families", "machine", "settings"},
     "admission": {"core", "errors"},
     "telemetry": {"core", "errors"},
     "inference": {"admission", "core", "engine", "errors", "families", "telemetry"},
-    "translate": {"core", "errors", "protocol"},
+    "openai": {"core", "errors"},
     "services": {"admission", "core", "engine", "errors", "inference", "media", "settings"},
     "engine": {"core", "demo", "errors", "families", "machine", "settings"},
     "startup": {"core", "engine", "errors", "families", "inference", "media", "services", "settings", "telemetry"},
@@ -128,11 +127,10 @@ MAY_IMPORT: dict[str, set[str]] = {
         "core",
         "errors",
         "inference",
-        "protocol",
+        "openai",
         "services",
         "settings",
         "telemetry",
-        "translate",
     },
 }
 """The rooms that each room of the house may know; `app`, `launch` and `cli` put them together."""
@@ -213,8 +211,8 @@ def test_fastapi_and_starlette_stay_at_the_door() -> None:
 
 
 def test_pydantic_stays_where_things_come_in() -> None:
-    allowed = {"server/translate/parse.py", "server/routes/openapi.py"}
-    rooms = ("server/protocol/", "server/settings/")
+    allowed = {"server/routes/openapi.py"}
+    rooms = ("server/openai/", "server/settings/")
     assert {file for file in importers("pydantic", "pydantic_settings") if not file.startswith(rooms)} == allowed
 
 
@@ -300,7 +298,7 @@ def test_only_one_file_writes_frames() -> None:
     def is_frame(node: ast.AST) -> bool:
         return isinstance(node, ast.Constant) and isinstance(node.value, bytes) and node.value.startswith(b"data:")
 
-    assert uses(is_frame) == {"server/translate/sse.py"}
+    assert uses(is_frame) == {"server/openai/sse.py"}
 
 
 def test_routes_catch_nothing() -> None:

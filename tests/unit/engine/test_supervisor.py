@@ -34,7 +34,7 @@ from server.engine import suspicion as suspects
 from server.engine.protocol import Engine, ProcessActivity, StartupError
 from server.engine.scripted import Script, ScriptedEngine
 from server.engine.supervisor import Patience, Supervisor
-from server.engine.suspicion import Asked, Suspicion
+from server.engine.suspicion import Fingerprint, Suspicion
 from server.errors import ApiError, BadRequest, CrashesEngine, EngineDied, EngineNotReady
 from tests.waiting import PATIENCE_S
 
@@ -444,21 +444,21 @@ async def test_a_stream_that_kills_the_engine_late_is_found_out_when_it_is_sent_
 
 def test_suspicion_is_of_what_is_asked_and_not_of_who_asks() -> None:
     suspicion = Suspicion()
-    suspicion.add(Asked(asks(1, "one")), 1.0)
-    assert suspicion.against(Asked(asks(1, "another name"))) == 1.0
-    assert suspicion.against(Asked(asks(1, temperature=0.5))) == 0.0, "all of what it asks counts"
-    suspicion.clear(Asked(asks(1)))
-    assert suspicion.against(Asked(asks(1))) == 0.0
+    suspicion.add(Fingerprint(asks(1, "one")), 1.0)
+    assert suspicion.against(Fingerprint(asks(1, "another name"))) == 1.0
+    assert suspicion.against(Fingerprint(asks(1, temperature=0.5))) == 0.0, "all of what it asks counts"
+    suspicion.clear(Fingerprint(asks(1)))
+    assert suspicion.against(Fingerprint(asks(1))) == 0.0
 
 
 def test_suspicion_forgets_the_oldest_and_after_a_while_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(suspects, "REMEMBERED", 3)
     suspicion = Suspicion()
     for token in (0, 1, 2, 0, 3):
-        suspicion.add(Asked(asks(token)), 0.5)
-    assert [suspicion.against(Asked(asks(token))) for token in range(4)] == [1.0, 0.0, 0.5, 0.5]
+        suspicion.add(Fingerprint(asks(token)), 0.5)
+    assert [suspicion.against(Fingerprint(asks(token))) for token in range(4)] == [1.0, 0.0, 0.5, 0.5]
     monkeypatch.setattr(suspects, "REMEMBERED_S", 0.0)
-    assert suspicion.against(Asked(asks(3))) == 0.0
+    assert suspicion.against(Fingerprint(asks(3))) == 0.0
 
 
 # ---- What is kept for running a request again

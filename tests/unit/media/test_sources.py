@@ -26,7 +26,7 @@ from server.media.sources import (
     too_large,
     too_large_together,
 )
-from server.translate.json_body import LONG_BYTES, JsonBody
+from server.openai.json_body import LONG_BYTES, JsonBody
 
 PARAM = "messages[0].content[1].image_url.url"
 BYTES = bytes(range(256))

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from server.protocol.chat import ChatCompletionRequest
-from server.protocol.content import PARTS
+from server.openai.chat.body import ChatCompletionRequest
+from server.openai.media.content import PARTS
 from server.routes.openapi import body_schema, inline
 
 

@@ -13,14 +13,14 @@ from starlette.types import Message
 
 from server.admission.deadline import Deadline
 from server.admission.gate import Gate
-from server.admission.queue import Ask
+from server.admission.queue import AdmissionRequest
 from server.core import Event, Finished, FinishReason, TextDelta, Usage
 from server.errors import EngineDied
 from server.inference import EventStream
+from server.openai import sse
+from server.openai.chat.reply import ChunkWriter, ReplyHead
 from server.routes import streaming
 from server.routes.streaming import EventStreamResponse
-from server.translate import sse
-from server.translate.chat_reply import ChunkWriter, ReplyHead
 
 PLAYED: tuple[Event, ...] = (TextDelta(0, "a"), Finished(0, FinishReason.STOP), Usage(1, 1))
 NEVER = object()
@@ -88,7 +88,7 @@ class Stream:
             self.engine_works = False
 
     async def begin(self) -> asyncio.Task[None]:
-        ticket, events = await self.gate.enter(Ask("one")), self.events()
+        ticket, events = await self.gate.enter(AdmissionRequest("one")), self.events()
         stream = EventStream(await anext(events), events, ticket)
         writer = ChunkWriter(ReplyHead("chatcmpl-1", "ain"), 1, include_usage=False)
         response = EventStreamResponse(stream, writer, self.deadline, self.ping_s, {"x-more": "yes"})

@@ -1,1 +1,0 @@
-"""The wire types of the OpenAI API: pydantic models without behaviour."""
