@@ -9,6 +9,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from server.errors import BadRequest, UnsupportedParameter
@@ -86,12 +87,20 @@ class _Look:
         self._schemas = self._values = 0
         self._ways: dict[int, int] = {}
         """Into how many schemas one turns when it is joined, by identity; 1 while that is being found out."""
+        self._same: dict[int, list[int]] = {}
+        """The schemas that speak of the same value as one, by identity: what it refers to, and its alternatives."""
+        self._places: dict[int, str] = {}
+        """Where each was found, by identity."""
+        self._referred: list[tuple[Any, str]] = []
 
     def through(self) -> None:
         """Look at every schema in it; not by recursion, whose depth a stranger would choose."""
         waiting: list[tuple[Any, str, int]] = [(self._root, self._where, 1)]
-        while waiting:
-            schema, where, depth = waiting.pop()
+        while waiting or self._referred:
+            # What is only referred to comes last: most of it has a place of its own.
+            schema, where, depth = waiting.pop() if waiting else (*self._referred.pop(), 1)
+            if id(schema) in self._places:
+                continue
             self._schemas += 1
             if self._schemas > MAX_SCHEMAS:
                 raise bad(self._where, f"it holds more than {MAX_SCHEMAS} schemas")
@@ -101,8 +110,10 @@ class _Look:
                 continue
             if not isinstance(schema, dict):
                 raise bad(where, "a schema is an object, true or false")
+            self._places[id(schema)] = where
             self._check(schema, where)
             waiting += [(inner, place, depth + 1) for inner, place in _inside(schema, where)]
+        self._require_end()
 
     def _check(self, schema: Mapping[str, Any], where: str) -> None:
         for name in UNSUPPORTED & schema.keys():
@@ -117,8 +128,12 @@ class _Look:
         if isinstance(patterns := schema.get("patternProperties"), dict):
             for pattern in patterns:
                 check_pattern(pattern, f"{where}.patternProperties")
+        same = [
+            one for name in ("anyOf", "oneOf", "allOf") if isinstance(schema.get(name), list) for one in schema[name]
+        ]
         if "$ref" in schema:
-            self._follow(schema, where)
+            same.append(self._follow(schema["$ref"], f"{where}.$ref"))
+        self._same[id(schema)] = [id(one) for one in same if isinstance(one, dict)]
         if self._ways_of(schema) > MAX_MERGED:
             raise bad(where, f"its 'allOf' joins alternatives in more than {MAX_MERGED} ways")
 
@@ -130,17 +145,20 @@ class _Look:
         if self._values > MAX_VALUES:
             raise bad(f"{where}.enum", f"a schema has at most {MAX_VALUES} values in all 'enum' together")
 
-    def _follow(self, schema: Mapping[str, Any], where: str) -> None:
-        """See that a reference leads somewhere, and not in a circle."""
-        seen: set[int] = set()
-        target: Any = schema
-        while isinstance(target, dict) and "$ref" in target:
-            if id(target) in seen:
-                raise bad(f"{where}.$ref", "it leads back to itself")
-            seen.add(id(target))
-            target = self._target(target["$ref"])
-            if not isinstance(target, dict | bool):
-                raise bad(f"{where}.$ref", "it leads to no schema in this one")
+    def _require_end(self) -> None:
+        """A schema may hold itself in a part of a value, as trees do, but not stand for the very value it describes."""
+        try:
+            TopologicalSorter(self._same).prepare()
+        except CycleError as error:
+            places = [self._places[one] for one in error.args[1] if one in self._places]
+            raise bad(min(places, default=self._where), "it leads back to itself without an end") from None
+
+    def _follow(self, reference: Any, where: str) -> Any:
+        target = self._target(reference)
+        if not isinstance(target, dict | bool):
+            raise bad(where, "it leads to no schema in this one")
+        self._referred.append((target, where))
+        return target
 
     def _target(self, reference: Any) -> Any:
         """What a reference inside of this schema names (RFC 6901); None for any other."""

@@ -58,6 +58,17 @@ OUT_OF_BOUNDS: Final[dict[str, tuple[dict[str, Any], str, str]]] = {
     "stops in stops": ({"stop": [["a"]]}, "invalid_type", "stop[0]"),
     "stream of text": ({"stream": "true"}, "invalid_type", "stream"),
     "stream_options without a stream": ({"stream_options": {"include_usage": True}}, "invalid_value", "stream_options"),
+    "mm_processor_kwargs a number": ({"mm_processor_kwargs": 5}, "invalid_type", "mm_processor_kwargs"),
+    "mm_processor_kwargs of code": (
+        {"mm_processor_kwargs": {"trust_remote_code": True}},
+        "unsupported_parameter",
+        "mm_processor_kwargs.trust_remote_code",
+    ),
+    "mm_processor_kwargs of a patch size": (
+        {"mm_processor_kwargs": {"patch_size": 0}},
+        "unsupported_parameter",
+        "mm_processor_kwargs.patch_size",
+    ),
 }
 SCHEMA: Final = "response_format.json_schema.schema"
 JOINED: Final = {"allOf": [{"anyOf": [{"required": [f"a{i}{j}"]} for j in range(4)]} for i in range(6)]}
@@ -72,7 +83,7 @@ FORMS: Final[dict[str, tuple[dict[str, Any], str, str]]] = {
     "stop_token_ids outside": ({"stop_token_ids": [1 << 30]}, "invalid_value", "stop_token_ids"),
     "a long bad word": ({"bad_words": ["a" * 100_000]}, "invalid_value", "bad_words[0]"),
     "min_tokens 2**40": ({"min_tokens": 1 << 40}, "invalid_value", "min_tokens"),
-    "an endless schema": ({"guided_json": RECURSIVE}, "invalid_value", "guided_json"),
+    "an endless schema": ({"guided_json": RECURSIVE}, "invalid_value", "guided_json.$defs.a"),
     "a regex that repeats without end": ({"guided_regex": "((a{1,999}){1,999}){9}"}, "invalid_value", "guided_regex"),
     "a grammar that is none": ({"guided_grammar": "root ::= root root | root | ''"}, "invalid_value", "guided_grammar"),
     "a deep grammar": (
@@ -108,12 +119,6 @@ NOT_OFFERED: Final[dict[str, dict[str, Any]]] = {
     "three thousand tools": {"tools": [{"type": "function", "function": {"name": "f"}}] * 3000},
 }
 """The param is the last field: what is not offered is refused by its name, whatever its value."""
-
-KWARGS: Final[dict[str, tuple[dict[str, Any], str]]] = {
-    "a number": ({"mm_processor_kwargs": 5}, "mm_processor_kwargs"),
-    "nonsense": ({"mm_processor_kwargs": {"trust_remote_code": True}}, "mm_processor_kwargs.trust_remote_code"),
-    "a patch size": ({"mm_processor_kwargs": {"patch_size": 0}}, "mm_processor_kwargs.patch_size"),
-}
 
 BUDGETS: Final[dict[str, tuple[dict[str, Any], str, str]]] = {
     "max_pixels 2**63": ({"max_pixels": 1 << 63}, "invalid_value", "messages[0].content[0].max_pixels"),

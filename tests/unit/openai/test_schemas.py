@@ -72,10 +72,16 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "a reference to nowhere": ({"$ref": "#/$defs/x"}, f"{S}.$ref"),
     "a reference to no schema": ({"$ref": "#/title", "title": "x"}, f"{S}.$ref"),
     "a reference that is none": ({"$ref": 5}, f"{S}.$ref"),
-    "a reference to itself": ({"$ref": "#"}, f"{S}.$ref"),
+    "a reference to itself": ({"$ref": "#"}, S),
+    "a reference to one of its own alternatives": (
+        {"$ref": "#/$defs/a", "$defs": {"a": {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/a"}]}}},
+        f"{S}.$defs.a",
+    ),
+    "a bad schema where only a reference leads": ({"$ref": "#/x", "x": {"maxItems": -1}}, f"{S}.$ref.maxItems"),
+    "a deep one there": ({"$ref": "#/x", "x": nested(40)}, f"{S}.$ref" + ".items" * MAX_DEPTH),
     "references in a circle": (
         {"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}},
-        f"{S}.$defs.b.$ref",
+        f"{S}.$defs.a",
     ),
     "alternatives of alternatives": ({"allOf": [alternatives(4)] * 6}, S),
     "the same by references": ({"allOf": [{"$ref": "#/$defs/a"}] * 6, "$defs": {"a": alternatives(4)}}, S),
