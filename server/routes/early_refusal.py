@@ -12,8 +12,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import cast
 
 import orjson
+from starlette.types import Scope
 
 from server.admission.gate import Arrival
 from server.errors import ApiError, Overloaded, RateLimited
@@ -23,10 +25,12 @@ from server.telemetry import metrics
 
 log = logging.getLogger("ain.access")
 
-ROUTE = "/v1/chat/completions"
-URLS = frozenset({ROUTE.encode(), b"/chat/completions"})
+ROUTES = {b"/v1/chat/completions": "/v1/chat/completions", b"/chat/completions": "/v1/chat/completions"}
+"""The routes that have the model work, by the URLs under which clients ask for them."""
 MORE_THAN_A_REPLY = frozenset({b"expect", b"origin", b"upgrade"})
 """Headers that want something else as well."""
+ARRIVAL = "arrival"
+"""Under this name, in a request's state."""
 TELL_EVERY_S = 1.0
 """A line in the log for each would cost as much as the refusal."""
 
@@ -45,11 +49,12 @@ class EarlyRefusal:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._untold: Counter[str] = Counter()
+        self._untold: Counter[tuple[str, str]] = Counter()
 
     def meet(self, method: bytes, url: bytes, headers: Sequence[tuple[bytes, bytes]]) -> Arrival | Refusal | None:
         """What a request gets when its head has come; None for what the routes have to judge."""
-        if url not in URLS or method != b"POST":
+        route = ROUTES.get(url)
+        if route is None or method != b"POST":
             return None
         found = dict(headers)
         try:
@@ -58,23 +63,33 @@ class EarlyRefusal:
         except (Overloaded, RateLimited) as error:
             if not MORE_THAN_A_REPLY.isdisjoint(found):
                 return None
-            self._count(error)
+            self._count(route, error)
             return _refusal(error, request_id_from(_text(found.get(b"x-request-id"))))
         except ApiError:
             return None
 
-    def _count(self, error: ApiError) -> None:
+    def _count(self, route: str, error: ApiError) -> None:
         metrics.count_failure(error)
-        metrics.count_request("POST", ROUTE, error.status, 0.0)
+        metrics.count_request("POST", route, error.status, 0.0)
         if not self._untold:
             asyncio.get_running_loop().call_later(TELL_EVERY_S, self._tell)
-        self._untold[str(error.code)] += 1
+        self._untold[route, str(error.code)] += 1
 
     def _tell(self) -> None:
-        for code, count in self._untold.items():
-            fields = {"method": "POST", "route": ROUTE, "code": code, "count": count}
-            log.info("POST %s: %d refused at the door, %s", ROUTE, count, code, extra=fields)
+        for (route, code), count in self._untold.items():
+            fields = {"method": "POST", "route": route, "code": code, "count": count}
+            log.info("POST %s: %d refused at the door, %s", route, count, code, extra=fields)
         self._untold.clear()
+
+
+def keep_arrival(scope: Scope, arrival: Arrival) -> None:
+    """Give a request the place that was kept for it when its head came."""
+    scope["state"][ARRIVAL] = arrival
+
+
+def kept_arrival(scope: Scope) -> Arrival | None:
+    """That place; None where the head was not judged."""
+    return cast("Arrival | None", scope["state"].get(ARRIVAL))
 
 
 def _text(value: bytes | None) -> str | None:

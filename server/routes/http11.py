@@ -28,7 +28,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from server.admission.gate import Arrival
 from server.errors import ApiError, BadRequest, HeadTooLarge, TooManyConnections
 from server.routes.connections import Connections, Engaged
-from server.routes.early_refusal import EarlyRefusal, Refusal
+from server.routes.early_refusal import EarlyRefusal, Refusal, keep_arrival
 from server.routes.framing import body_length, fault_of, is_chunked
 from server.services import Services
 from server.telemetry import metrics
@@ -455,7 +455,8 @@ class BoundedHttp(HttpToolsProtocol):
             return None
         met = self.early_refusal.meet(self.parser.get_method(), self.url, self.headers)
         if isinstance(met, Arrival):
-            self._arrival = self.scope["state"]["arrival"] = met
+            self._arrival = met
+            keep_arrival(self.scope, met)  # type: ignore[arg-type]
             return None
         return met
 

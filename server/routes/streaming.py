@@ -2,10 +2,11 @@
 
 A stream ends in one of these ways, and always gives back what it holds:
 
-    its end, an error      the last frame, and `[DONE]`
-    its deadline           an error frame, and `[DONE]`
-    the server shuts down  an error frame, and `[DONE]`
-    its key is revoked     an error frame, and `[DONE]`
+    its end                the writer's last words
+    an error               the writer's words for it
+    its deadline           the same
+    the server shuts down  the same
+    its key is revoked     the same
     the client has gone    nothing: nobody reads it
 """
 
@@ -14,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import cast
+from typing import Protocol, cast
 
 import anyio
 from starlette.responses import Response
@@ -22,10 +23,10 @@ from starlette.types import Message, Receive, Scope, Send
 
 from server.admission.deadline import Deadline
 from server.admission.presence import why_cut
+from server.core import Event
 from server.errors import ApiError, InternalError
 from server.inference import EventStream
 from server.openai import sse
-from server.openai.chat.reply import ChunkWriter
 from server.routes.replies import until_gone
 from server.telemetry import metrics, traces
 
@@ -41,11 +42,31 @@ END: Message = {"type": "http.response.body", "body": b"", "more_body": False}
 Write = Callable[[bytes], Awaitable[None]]
 
 
+class StreamWriter(Protocol):
+    """Writes a stream in the words of one API; each returns whole frames, or nothing where there is nothing to say."""
+
+    @property
+    def id(self) -> str:
+        """Of the request, for the log."""
+
+    def opening(self) -> bytes:
+        """What comes before all events."""
+
+    def write(self, event: Event) -> bytes:
+        """What tells of an event. Called once for every token: what is the same in all frames is made before."""
+
+    def failed(self, error: ApiError) -> bytes:
+        """What ends a stream that cannot go on."""
+
+    def close(self) -> bytes:
+        """What ends a stream that is complete."""
+
+
 class EventStreamResponse(Response):
-    """A streamed chat completion. However it ends, the engine's work ends with it and the ticket is given back."""
+    """A streamed answer. However it ends, the engine's work ends with it and the ticket is given back."""
 
     def __init__(
-        self, stream: EventStream, writer: ChunkWriter, deadline: Deadline, ping_s: float, headers: Mapping[str, str]
+        self, stream: EventStream, writer: StreamWriter, deadline: Deadline, ping_s: float, headers: Mapping[str, str]
     ) -> None:
         super().__init__(headers={**SSE_HEADERS, **headers}, media_type="text/event-stream")
         del self.headers["content-length"]  # of the empty body that there is not
@@ -63,7 +84,7 @@ class EventStreamResponse(Response):
             if await self._write_until_gone(write, receive):
                 await send(END)
         except asyncio.CancelledError:
-            await _last_words(send, why_cut(scope.get("state", {})))
+            await _last_words(send, self._writer.failed(why_cut(scope.get("state", {}))))
         finally:
             with anyio.CancelScope(shield=True):
                 await self._stream.aclose()
@@ -97,10 +118,10 @@ class EventStreamResponse(Response):
         except ApiError as error:
             metrics.ERRORS.labels(str(error.code)).inc()
             traces.current.get().set(error=str(error.code))
-            await write(sse.error_frame(error) + sse.DONE)
+            await write(self._writer.failed(error))
         except Exception:
             log.exception("the stream of %s broke", self._writer.id)
-            await write(sse.error_frame(InternalError("The server failed in the middle of this reply.")) + sse.DONE)
+            await write(self._writer.failed(InternalError("The server failed in the middle of this reply.")))
 
     async def _write_events(self, write: Write) -> None:
         frame_of = self._writer.write
@@ -111,7 +132,7 @@ class EventStreamResponse(Response):
                 if frame := frame_of(event):
                     silence.broken()
                     await write(frame)
-            await write(sse.DONE)
+            await write(self._writer.close())
         finally:
             silence.end()
 
@@ -146,8 +167,8 @@ class Silence:
         self._timer = self._listen()
 
 
-async def _last_words(send: Send, reason: ApiError) -> None:
-    """An error frame, and a proper end of the reply: clients take one without it for a connection that broke."""
+async def _last_words(send: Send, words: bytes) -> None:
+    """Why it is cut, and a proper end of the reply: clients take one without it for a connection that broke."""
     with anyio.move_on_after(LAST_WORDS_S, shield=True):
-        await send({"type": "http.response.body", "body": sse.error_frame(reason) + sse.DONE, "more_body": True})
+        await send({"type": "http.response.body", "body": words, "more_body": True})
         await send(END)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import orjson
 
 from server.core import Answer, Event, Finished, MediaFact, TextDelta, Usage
+from server.errors import ApiError
 from server.openai import sse
 from server.openai.logprobs import logprobs_object
 from server.openai.media.info import media_info
@@ -129,3 +130,11 @@ class ChunkWriter:
                 return sse.frame(self._usage_start + orjson.dumps(usage_object(event, self._media)) + b"}")
             case _:
                 return b""
+
+    def failed(self, error: ApiError) -> bytes:
+        """An error object in a frame of its own, and the end."""
+        return sse.error_frame(error) + sse.DONE
+
+    def close(self) -> bytes:
+        """OpenAI's mark for the end of a stream."""
+        return sse.DONE
