@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "tool"]
 
 
 # ---- What was asked -------------------------------------------------------------------------------
@@ -144,11 +144,51 @@ Source = PictureSource | ClipSource | DocumentSource
 
 
 @dataclass(frozen=True, slots=True)
+class Tool:
+    """A function that an answer may call.
+
+    `parameters`: a JSON schema as canonical text, which its arguments follow where it `is_strict`; None for one without
+    arguments.
+    """
+
+    name: str
+    description: str = ""
+    parameters: str | None = None
+    is_strict: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ToolUse:
+    """Which functions an answer may call, and whether it has to."""
+
+    tools: tuple[Tool, ...]
+    choice: Literal["auto", "required", "named"] = "auto"
+    named: str | None = None
+    """The function that it has to call, where that is the choice."""
+    in_parallel: bool = True
+    """Whether it may call several at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A function that an answer calls; `arguments` is JSON text as the model wrote it."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
-    """One turn: plain strings, pictures, clips and documents in the order in which the model shall see them."""
+    """One turn: plain strings, pictures, clips and documents in the order in which the model shall see them.
+
+    `tool_calls`: what an assistant's turn calls besides. `tool_call_id`: which call a tool's turn is the result of.
+    """
 
     role: Role
     content: tuple[str | Source, ...]
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
 
 
 ConstraintKind = Literal["json_schema", "regex", "choice", "grammar"]
@@ -222,6 +262,7 @@ class Conversation:
     flex: bool = False
     """Whether it stands back behind all requests that are not."""
     ignored: Ignored = Ignored()
+    tool_use: ToolUse | None = None
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -338,10 +379,11 @@ class GenerationRequest:
 
 
 class FinishReason(StrEnum):
-    """Why a choice ended: by itself or a stop string, or at its token limit."""
+    """Why a choice ended: by itself or a stop string, at its token limit, or to have functions called."""
 
     STOP = "stop"
     LENGTH = "length"
+    TOOL_CALLS = "tool_calls"
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,6 +412,20 @@ class TextDelta:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCallDelta:
+    """More of the function call number `call` of choice `index`, both counted from 0.
+
+    The first of a call has its `id` and `name`, and later ones have neither; `arguments` is what comes to its text.
+    """
+
+    index: int
+    call: int
+    arguments: str
+    id: str | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """Choice `index` has ended; comes exactly once for each choice."""
 
@@ -391,7 +447,7 @@ class Restarted:
     """What came before is void: the answer begins anew. Comes only where nobody waits for every token."""
 
 
-Event = TextDelta | Finished | Usage | Restarted
+Event = TextDelta | ToolCallDelta | Finished | Usage | Restarted
 
 
 @dataclass(frozen=True, slots=True)
@@ -423,6 +479,7 @@ class Choice:
     text: str = ""
     reason: FinishReason = FinishReason.STOP
     logprobs: tuple[TokenLogprob, ...] = ()
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
