@@ -80,10 +80,13 @@ class RawString:
         """The beginning as text, from at most `size` bytes; the slashes that PHP escapes are read."""
         return self.head(size).replace(b"\\/", b"/").decode("latin-1")
 
-    def after(self, start: int) -> bytes:
-        """All that stands behind the first `start` bytes."""
-        first, *others = self.pieces
-        return b"".join((first[start:], *others)) if start <= len(first) else b"".join(self.pieces)[start:]
+    def after(self, start: int) -> tuple[bytes, ...]:
+        """All that stands behind the first `start` bytes, in pieces: to join megabytes holds everybody up."""
+        for index, piece in enumerate(self.pieces):
+            if start < len(piece):
+                return (piece[start:], *self.pieces[index + 1 :])
+            start -= len(piece)
+        return ()
 
     def _up_to(self, size: int) -> Iterator[bytes]:
         for piece in self.pieces:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
+import anyio
+
 from server.admission.bodies import BodyBudget
 from server.admission.gate import Gate
 from server.admission.key_watch import KeyWatch
@@ -16,6 +18,9 @@ from server.errors import EngineNotReady, ModelNotFound
 from server.inference import Inference
 from server.media.prepare import Preparer
 from server.settings import Settings
+
+READING_THREADS = 1
+"""At once. They share the interpreter with the event loop, which then waits for its turn."""
 
 
 @dataclass(slots=True)
@@ -38,6 +43,8 @@ class Services:
     template_words: frozenset[str] = frozenset()
     """Those in the model's chat template."""
     presence: Presence = field(default_factory=Presence)
+    reading: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(READING_THREADS))
+    """For large bodies."""
     created: int = field(default_factory=lambda: int(time.time()))
 
     key_watch: KeyWatch = field(init=False)

@@ -14,8 +14,9 @@ _CONTEXT = "ain-server 2026-11 prepared media 3"
 would give other patches."""
 
 
-def digest_of(job: Job, files: Sequence[bytes], tenant: str) -> str:
-    """64 hex digits that cover the files' bytes, everything that decides how they are cut, and the tenant.
+def digest_of(job: Job, pieces: Sequence[bytes], tenant: str) -> str:
+    """64 hex digits that cover the files' bytes (one file after the other, in pieces of any length), everything that
+    decides how they are cut, and the tenant.
 
     Files count as they came: the same picture in base64 and as fetched bytes has two names, which costs a second
     decoding and nothing else. Releases the GIL for large files.
@@ -24,6 +25,6 @@ def digest_of(job: Job, files: Sequence[bytes], tenant: str) -> str:
     secret = job.password if isinstance(job, PagesJob) else None  # in no representation, such as that of the job
     header = repr((tenant, replace(job, param="", max_tokens=0), secret)).encode("utf-8", "surrogatepass")
     digest = blake3(b"%d:" % len(header) + header, derive_key_context=_CONTEXT)
-    for file in files:
-        digest.update(file)
+    for piece in pieces:
+        digest.update(piece)
     return digest.hexdigest()

@@ -70,7 +70,7 @@ def _picture_tokens(head: bytes, source: Source, work: WorkLimits) -> int:
     return work.tokens(height * width)
 
 
-def decode_memory(job: Job, files: Sequence[bytes], most: int) -> int:
+def decode_memory(job: Job, pieces: Sequence[bytes], most: int) -> int:
     """Bytes that a worker will take for a job, by what the file says of itself; `most`, where that is not known.
 
     A picture of 100 megapixels in 400 KB takes 1.2 GB; one from a phone some 150 MB.
@@ -78,13 +78,13 @@ def decode_memory(job: Job, files: Sequence[bytes], most: int) -> int:
     if not isinstance(job, PictureJob):
         return most
     file = job.files[0]
-    head = first_bytes(files[0], HEAD_BYTES, base64=file.base64, escaped=file.escaped)
+    head = first_bytes(pieces, HEAD_BYTES, base64=file.base64, escaped=file.escaped)
     size = size_in_header(head or b"")
     if size is None:
         return most
     found = formats.recognised(head or b"")
     each = MORE_BYTES_A_PIXEL.get(found.name if found else "", DECODED_BYTES_A_PIXEL)
-    return min(most, size[0] * size[1] * each + FILE_COPIES * len(files[0]) + LEAST_MEMORY)
+    return min(most, size[0] * size[1] * each + FILE_COPIES * file.size + LEAST_MEMORY)
 
 
 def _head(url: Url) -> bytes:
@@ -96,4 +96,4 @@ def _head(url: Url) -> bytes:
     start = base64_start(head[:MAX_HEADER].decode("latin-1"), is_raw=is_raw)
     if start is None or head[:MAX_HEADER].partition(b":")[0] != b"data":
         return b""
-    return first_bytes(head[start:], HEAD_BYTES, base64=True, escaped=escaped) or b""
+    return first_bytes((head[start:],), HEAD_BYTES, base64=True, escaped=escaped) or b""

@@ -45,16 +45,21 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """The bytes of a file, perhaps still in base64."""
+    """The bytes of a file in pieces, perhaps still in base64."""
 
-    data: bytes
+    pieces: tuple[bytes, ...]
     base64: bool
     escaped: bool = False
 
     @property
+    def size(self) -> int:
+        """Bytes of all pieces."""
+        return sum(map(len, self.pieces))
+
+    @property
     def head(self) -> bytes | None:
         """How the file begins; None where its base64 cannot be read."""
-        return first_bytes(self.data, HEAD_BYTES, base64=self.base64, escaped=self.escaped)
+        return first_bytes(self.pieces, HEAD_BYTES, base64=self.base64, escaped=self.escaped)
 
 
 Ready = tuple[Checked, Sequence[Loaded]]
@@ -162,7 +167,7 @@ class Preparer:
         settled = settle(checked, [file.head for file in files], self._limits, self.work)
         if len(files) == 1:
             [content], [file] = settled.contents, files
-            check_size(settled.job, content.size if isinstance(content, Inline) else len(file.data), self._limits)
+            check_size(settled.job, content.size if isinstance(content, Inline) else file.size, self._limits)
         return settled
 
     async def load(self, content: Content, tenant: str, spent: Spent) -> Loaded:
@@ -177,15 +182,15 @@ class Preparer:
             spent.elsewhere += size
 
         if isinstance(content, Remote):
-            return Loaded(await self.remote.get(content, tenant, most, spend), base64=False)
+            return Loaded((await self.remote.get(content, tenant, most, spend),), base64=False)
         data = await anyio.to_thread.run_sync(self._folders.read, content, most, abandon_on_cancel=True)
         spend(len(data))
-        return Loaded(data, base64=False)
+        return Loaded((data,), base64=False)
 
     async def decode(self, job: Job, files: Sequence[Loaded], tenant: str) -> Pictures:
         """What the files of a job hold: from the cache, from a worker, or together with who wants the same now."""
-        job = replace(job, files=tuple(File(len(file.data), file.base64, file.escaped) for file in files))
-        data = [file.data for file in files]
+        job = replace(job, files=tuple(File(file.size, file.base64, file.escaped) for file in files))
+        data = [piece for file in files for piece in file.pieces]
         digest = await _where_it_fits(sum(map(len, data)), digest_of, job, data, tenant)
         found = self.cache.get(digest)
         if found is not None:

@@ -30,7 +30,8 @@ def image_hash(urls: Iterable[Url]) -> str | None:
     """
     url = next(iter(urls), "")
     if isinstance(url, RawString):  # only as text can it be told from its escapes; this runs in a thread
-        url = str(orjson.loads(b'"%b"' % url.after(0))) if url.is_escaped else url.after(0).decode("latin-1")
+        written = b"".join(url.pieces)
+        url = str(orjson.loads(b'"%b"' % written)) if url.is_escaped else written.decode("latin-1")
     url = url.strip(_WHITESPACE)
     start = url[:6].lower()
     if start.startswith(("http:", "https:")):

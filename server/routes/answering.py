@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
+import anyio.to_thread
 from fastapi import Request
 from fastapi.responses import Response
 
@@ -24,6 +25,10 @@ from server.routes.reply_headers import affinity_header, ignored_header, load_he
 from server.routes.streaming import EventStreamResponse, StreamWriter
 from server.routes.terms import TIMEOUT_HEADER, seconds_allowed
 from server.services import Services
+
+LARGE_BYTES = 1 << 13
+"""Of JSON, media not counted, that leave the event loop for a thread to be read: a body of thousands of messages takes
+tens of milliseconds, in which nobody else would be served."""
 
 T = TypeVar("T")
 
@@ -62,7 +67,7 @@ async def answer(request: Request, read: Read) -> Response:
 
 
 async def _answer(request: Request, read: Read, services: Services, caller: Caller, arrival: Arrival) -> Response:
-    plan = read(await read_json(request), services)
+    plan = await _read(read, await read_json(request), services)
     settings = services.settings
     deadline = Deadline(seconds_allowed(request.headers.get(TIMEOUT_HEADER), plan.timeout, settings.request_timeout_s))
     inference = services.require_inference()
@@ -78,6 +83,12 @@ async def _answer(request: Request, read: Read, services: Services, caller: Call
     if isinstance(made, Answer):
         return _json(whole(made), headers)
     return EventStreamResponse(made, writer(made.media), deadline, settings.ping_s, headers)
+
+
+async def _read(read: Read, sent: JsonBody, services: Services) -> Plan:
+    if len(sent.json) < LARGE_BYTES:
+        return read(sent, services)
+    return await anyio.to_thread.run_sync(read, sent, services, limiter=services.reading)
 
 
 def _json(content: bytes, headers: Mapping[str, str]) -> Response:

@@ -62,6 +62,18 @@ BODIES: Final[dict[str, Callable[[], bytes]]] = {
     "a picture": lambda: picture(os.urandom(SIZE // 4 * 3 - 1000)),
     "a picture of 19 MiB": lambda: picture(os.urandom(19 * MIB)),
     "the same with escapes": lambda: picture(os.urandom(19 * MIB)).replace(b"/", b"\\/").replace(b"+", b"\\u002B"),
+    "percent signs in place of a picture": lambda: picture(b"")[:-6].removesuffix(b'"') + many(b"%2B") + b'"}}]}]}',
+    "the most parts allowed": lambda: said([{"type": "text", "text": "x"}] * 5000),
+    "a form of the most schemas": lambda: json.dumps(
+        {
+            "model": NAME,
+            "messages": [{"role": "user", "content": "x"}],
+            "guided_json": {"properties": {f"p{number}": {"enum": [1, 2]} for number in range(499)}},
+        }
+    ).encode(),
+    "frames in one URL": lambda: said(
+        [{"type": "video_url", "video_url": {"url": "data:video/jpeg;base64," + "AAAA," * (SIZE // 5)}}]
+    ),
     "two thousand frames": lambda: said(
         [{"type": "video", "video": ["data:image/png;base64," + base64.b64encode(os.urandom(3000)).decode()] * 2000}]
     ),

@@ -91,12 +91,12 @@ class Channel:
         self.socket.close()
 
 
-def memory_with(files: Sequence[bytes]) -> int:
-    """The descriptor of new memory that holds some files one after the other, to be closed by the caller."""
+def memory_with(pieces: Sequence[bytes]) -> int:
+    """The descriptor of new memory that holds pieces of files one after the other, to be closed by the caller."""
     descriptor = os.memfd_create("ain-media", os.MFD_CLOEXEC)
     try:
-        for file in files:
-            rest = memoryview(file)
+        for piece in pieces:
+            rest = memoryview(piece)
             while rest:
                 rest = rest[os.write(descriptor, rest) :]
     except BaseException:

@@ -160,7 +160,7 @@ def _frames_inside(url: Url, param: str) -> tuple[Url, ...]:
     if isinstance(url, str):
         _, *frames = url.split(",", MAX_FRAMES + 1)
     else:
-        whole = url.after(url.head(SEARCHED).index(b",") + 1)
+        whole = b"".join(url.after(url.head(SEARCHED).index(b",") + 1))
         frames = [RawString((frame,), len(frame), url.is_escaped) for frame in whole.split(b",", MAX_FRAMES)]
     if len(frames) > MAX_FRAMES:
         raise BadRequest(f"Invalid '{param}': a clip may have at most {MAX_FRAMES} frames.", param=param)
